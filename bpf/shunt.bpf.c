@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * shunt.bpf.c - the verdict program: one decision per received segment, and the maps that it lives on.
+ *
+ * It runs under the lock of the socket that received the segment (in softirq, or in process context when that socket was
+ * busy), so each flow has one writer here. The contract with userspace is in shunt_abi.h; why each verdict is what it is stands in
+ * docs/ARCHITECTURE.md. In short: a redirect acknowledges the bytes to their sender at once and queues them without any bound,
+ * so the program itself keeps the bound, and SK_PASS, which leaves the bytes charged to the receiving socket, is its brake.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+
+#include "shunt_abi.h"
+
+char _license[] SEC("license") = "GPL";
+
+/* Socket index (2s client, 2s+1 server) -> socket. 8-byte values, so that a dump shows socket cookies. Sized at load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u64);
+} sockets SEC(".maps");
+
+/* Socket cookie -> socket index. A cookie is never used twice, so a late segment cannot be taken for another user's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2);
+	__type(key, __u64);
+	__type(value, __u32);
+} slots SEC(".maps");
+
+/* Socket index -> the direction that is read from it. Userspace maps it into its memory. Sized at load. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* struct flow_event: "this direction needs userspace now". When it is full, a direction does not change its mover. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, SHUNT_EVENTS_SIZE);
+} events SEC(".maps");
+
+/* enum flow_exit -> how often the program left that way. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, FLOW_EXIT_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* Softirq may interrupt a worker inside the program on the same CPU: hence the atomic add to a per-CPU value. */
+static __always_inline int leave(int verdict, __u32 by)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &by);
+
+	if (counter)
+		__sync_fetch_and_add(counter, 1);
+	return verdict;
+}
+
+/* Bytes on their way to the peer that its TCP has not sent yet; -1 if there is no peer. */
+static __always_inline __s64 backlog(const struct flow *f, __u32 peer)
+{
+	struct bpf_sock *sk = bpf_map_lookup_elem(&sockets, &peer);
+	struct tcp_sock *tp;
+	__s64 queued = -1;
+
+	if (!sk)
+		return -1;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp) {
+		/* Without the peer's lock: an acknowledgment in between makes this a little too small or too large. */
+		__u64 sent = tp->bytes_acked + (tp->snd_nxt - tp->snd_una);
+
+		queued = (__s64)(f->extra + f->redirected + f->moved - sent);
+		if (queued < 0)
+			queued = 0;
+	}
+	bpf_sk_release(sk);
+	return queued;
+}
+
+static __always_inline bool tell(__u32 index, __u32 reason, __u64 cookie)
+{
+	struct flow_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e)
+		return false;
+	e->index = index;
+	e->reason = reason;
+	e->cookie = cookie;
+	bpf_ringbuf_submit(e, 0);
+	return true;
+}
+
+/*
+ * A backlog of zero always takes one more segment, however large: else a limit below the size of a segment would keep a
+ * direction in userspace for ever.
+ */
+static __always_inline bool fits(__s64 queued, __u32 len, __u64 limit)
+{
+	return queued == 0 || (__u64)queued + len <= limit;
+}
+
+SEC("sk_skb")
+int shunt_verdict(struct __sk_buff *skb)
+{
+	__u32 len = skb->len, index, reason = FLOW_REASON_NONE, way = FLOW_EXIT_KERNEL;
+	volatile struct flow *shared;
+	struct flow *f;
+	__u32 *slot;
+	__u64 cookie;
+	__s64 queued;
+
+	/* A bare FIN. Redirected it would break the peer's sending side (EPIPE), passed it crashes old kernels. */
+	if (!len)
+		return leave(SK_DROP, FLOW_EXIT_FIN);
+
+	cookie = bpf_get_socket_cookie(skb);
+	slot = bpf_map_lookup_elem(&slots, &cookie);
+	if (!slot)
+		return leave(SK_PASS, FLOW_EXIT_NO_SLOT);
+	index = *slot;
+	f = bpf_map_lookup_elem(&flows, &index);
+	if (!f)
+		return leave(SK_PASS, FLOW_EXIT_NO_SLOT);
+	shared = f; /* for what userspace may change under our feet */
+
+	if (!shared->ready) {
+		f->mode = FLOW_USER;
+		f->passed += len;
+		return leave(SK_PASS, FLOW_EXIT_NOT_READY);
+	}
+
+	if (f->mode == FLOW_USER) {
+		/* Home again? Only when userspace has written all that came before this segment. */
+		queued = -1;
+		if (shared->want_kernel && f->passed == shared->moved)
+			queued = backlog(f, index ^ 1);
+		if (queued < 0 || !fits(queued, len, f->limit - f->limit / 4) ||
+		    !tell(index, FLOW_REASON_RESUMED, cookie)) {
+			f->passed += len;
+			return leave(SK_PASS, FLOW_EXIT_USER);
+		}
+		f->mode = FLOW_KERNEL;
+		f->reason = FLOW_REASON_RESUMED;
+		f->resumes++;
+		f->check_at = f->redirected + ((__u64)queued < f->limit ? f->limit - queued : 0);
+		way = FLOW_EXIT_RESUMED;
+	} else if (!shared->want_kernel) {
+		reason = FLOW_REASON_WITHDRAWN;
+	} else if (f->redirected + len > f->check_at) {
+		queued = backlog(f, index ^ 1);
+		if (queued < 0) {
+			reason = FLOW_REASON_NO_PEER;
+		} else {
+			if ((__u64)queued + len > f->peak)
+				f->peak = (__u64)queued + len;
+			if (!fits(queued, len, f->limit))
+				reason = FLOW_REASON_LIMIT;
+			else
+				f->check_at = f->redirected + ((__u64)queued < f->limit ? f->limit - queued : 0);
+		}
+	}
+
+	if (reason != FLOW_REASON_NONE) {
+		if (tell(index, reason, cookie)) {
+			f->mode = FLOW_USER;
+			f->reason = reason;
+			f->pauses++;
+			f->passed += len;
+			return leave(SK_PASS, FLOW_EXIT_PAUSED);
+		}
+		way = FLOW_EXIT_EVENT_LOST; /* nobody would come and read: better a little above the limit */
+	}
+
+	f->redirected += len;
+	f->segments++;
+	if (bpf_sk_redirect_map(skb, &sockets, index ^ 1, 0) == SK_PASS)
+		return leave(SK_PASS, way);
+	return leave(SK_DROP, FLOW_EXIT_REDIRECT_LOST);
+}

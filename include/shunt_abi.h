@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * shunt_abi.h - the contract between bpf/ and user/: what lies in the maps, and who writes each field.
+ *
+ * Session s owns the socket indexes 2s (client) and 2s+1 (server); the peer of index i is i^1. flows[i] is the direction
+ * whose bytes are read from socket i and written to socket i^1. Each field has one writer: the kernel's line is written
+ * by the verdict program under the lock of socket i (or by userspace before the socket is in the map), the user's line by the
+ * thread that owns the session. So neither side needs a lock, only ordered loads and stores.
+ */
+#ifndef SHUNT_ABI_H
+#define SHUNT_ABI_H
+
+#ifndef __bpf__
+#include <stdint.h>
+typedef uint64_t shunt_u64;
+typedef uint32_t shunt_u32;
+#else
+typedef __u64 shunt_u64;
+typedef __u32 shunt_u32;
+#endif
+
+#define SHUNT_ABI_VERSION 1
+#define SHUNT_CACHE_LINE __attribute__((aligned(64)))
+
+/* Which side moves the bytes of a direction. */
+enum flow_mode {
+	FLOW_USER = 0,	 /* the program passes segments up, userspace writes them to the peer */
+	FLOW_KERNEL = 1, /* the program redirects segments to the peer */
+};
+
+/* Why a direction went back to userspace, or that it came home. */
+enum flow_reason {
+	FLOW_REASON_NONE = 0,
+	FLOW_REASON_LIMIT = 1,	   /* the peer's backlog would exceed `limit` */
+	FLOW_REASON_WITHDRAWN = 2, /* userspace took want_kernel back */
+	FLOW_REASON_NO_PEER = 3,   /* the peer's slot is empty: the session is coming to its end */
+	FLOW_REASON_RESUMED = 4,   /* USER -> KERNEL */
+	FLOW_REASON_MAX = 5,
+};
+
+struct flow {
+	/* ---- the kernel's line ---- */
+	shunt_u64 redirected; /* bytes handed to the peer by the program */
+	shunt_u64 passed;     /* bytes passed up to userspace since the join */
+	shunt_u64 check_at;   /* look at the peer when `redirected` would exceed this */
+	shunt_u64 segments;   /* segments redirected */
+	shunt_u64 peak;	      /* the largest backlog towards the peer that was seen, bytes */
+	shunt_u32 mode;	      /* enum flow_mode */
+	shunt_u32 pauses;     /* KERNEL -> USER changes */
+	shunt_u32 resumes;    /* USER -> KERNEL changes after the first */
+	shunt_u32 reason;     /* enum flow_reason of the last change */
+	/* ---- the user's line ---- */
+	shunt_u64 moved SHUNT_CACHE_LINE; /* of the passed bytes: read *and* written to the peer */
+	shunt_u64 extra; /* whatever else the peer's bytes_acked and send queue contain: relayed before the join, the SYN */
+	shunt_u64 limit; /* bytes that may be queued towards the peer and not yet sent */
+	shunt_u32 ready; /* both sockets are in the map */
+	shunt_u32 want_kernel;
+};
+
+/* What a record of the ring buffer `events` says. */
+struct flow_event {
+	shunt_u32 index;  /* of the flow */
+	shunt_u32 reason; /* enum flow_reason */
+	shunt_u64 cookie; /* of the socket: an event that comes after its session ended is recognised by it */
+};
+
+/* Ways out of the program; keys of the map `counters`. */
+enum flow_exit {
+	FLOW_EXIT_FIN = 0,	     /* zero-length segment, dropped */
+	FLOW_EXIT_NO_SLOT = 1,	     /* socket without slot: passed */
+	FLOW_EXIT_NOT_READY = 2,     /* its session has not joined: passed */
+	FLOW_EXIT_USER = 3,	     /* passed: userspace is this direction's mover */
+	FLOW_EXIT_PAUSED = 4,	     /* passed: this segment was the first above the limit (or withdrawn) */
+	FLOW_EXIT_KERNEL = 5,	     /* redirected */
+	FLOW_EXIT_RESUMED = 6,	     /* redirected: this segment brought the direction back */
+	FLOW_EXIT_EVENT_LOST = 7,    /* wanted to pause, but the ring was full: redirected, and tried again at the next segment */
+	FLOW_EXIT_REDIRECT_LOST = 8, /* bpf_sk_redirect_map refused: the segment is gone, the session is being reset */
+	FLOW_EXIT_MAX = 9,
+};
+
+#define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of the ring: some 8,000 records */
+
+_Static_assert(sizeof(struct flow) == 128, "struct flow is two cache lines");
+_Static_assert(__builtin_offsetof(struct flow, moved) == 64, "the user's line starts at 64");
+_Static_assert(sizeof(struct flow_event) == 16, "struct flow_event");
+
+#endif

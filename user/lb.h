@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * lb.h - the balancer as a whole: everything wired together, limits on accepting, and the order of starting and stopping.
+ */
+#ifndef SHUNT_LB_H
+#define SHUNT_LB_H
+
+#include <signal.h>
+
+#include "config.h"
+#include "ledger.h"
+#include "listener.h"
+#include "loop.h"
+#include "pool.h"
+#include "session.h"
+#include "splice.h"
+#include "stats.h"
+
+struct admin;
+
+/* One bound address. */
+struct lb_listener {
+	struct listener *listener; /* owned; NULL once closed */
+	struct frontend *frontend;
+	struct lb *lb;
+	bool paused; /* its frontend is full */
+};
+
+/* Open to read for admin, written by lb alone. */
+struct lb {
+	const struct config *config; /* borrowed */
+	struct loop *loop;
+	struct pool *pool;
+	struct splice *splice;	     /* NULL: userspace only */
+	char path_reason[400];	     /* one line: which path and why */
+	struct ledger *ledger;
+	struct sessions *sessions;
+	struct admin *admin;
+	struct process_stats stats;
+	struct lb_listener *listeners;
+	uint32_t nr_listeners;
+	uint32_t maxconn;	     /* sessions of the process */
+	uint32_t nofile;	     /* descriptors it may open */
+	uint64_t started_ns;
+	bool stopping;		     /* no new clients; ends with the last session */
+	bool full;		     /* accept is paused: maxconn */
+	bool exhausted;		     /* accept is paused: no descriptors or memory */
+	struct timer exhausted_timer, stop_timer;
+	struct poll signals, splice_events;
+};
+
+/*
+ * Builds the balancer: limits, kernel path (qualified), listeners, stats sockets. What fails is logged with what to do about it.
+ * Signals must be blocked by the caller beforehand: they are read from a descriptor. Returns 0 or -errno.
+ */
+int lb_new(struct lb **ret, const struct config *c);
+struct lb *lb_free(struct lb *lb);
+
+/* Runs until it is stopped. Returns 0 or -errno. */
+int lb_run(struct lb *lb);
+
+/* Stops accepting; ends when the last session has ended, or after hard-stop-after. */
+void lb_drain(struct lb *lb);
+
+/* Resets all sessions and ends. */
+void lb_stop(struct lb *lb);
+
+/* The signals that lb_run() handles: to be blocked before lb_new(). */
+void lb_signals(sigset_t *ret);
+
+#endif

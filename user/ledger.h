@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * ledger.h - one fixed-size record per session, in a shared mapping: everything that another process would need to take the
+ * session over. Nothing in it points to anything. Session s is record s.
+ *
+ * Owns the mapping and the list of free numbers.
+ */
+#ifndef SHUNT_LEDGER_H
+#define SHUNT_LEDGER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "addr.h"
+#include "shunt_abi.h"
+
+#define LEDGER_VERSION 1
+
+enum ledger_state {
+	LEDGER_FREE = 0,
+	LEDGER_QUEUED,	   /* waits for a place at a server */
+	LEDGER_CONNECTING, /* has the client, connects to the server */
+	LEDGER_RELAY,	   /* userspace moves the bytes */
+	LEDGER_SPLICED,	   /* joined: each flow says who moves its bytes */
+	LEDGER_FLUSH,	   /* one end is gone; what it sent is still on its way to the other */
+};
+
+/* "QUEUED", "CONNECTING", ... */
+const char *ledger_state_name(enum ledger_state s);
+
+/* An address without the 128 bytes of a sockaddr_storage. */
+struct ledger_addr {
+	uint8_t ip[16];
+	uint16_t port; /* network order */
+	uint16_t family;
+};
+
+void ledger_addr_set(struct ledger_addr *to, const struct addr *from);
+void ledger_addr_get(const struct ledger_addr *from, struct addr *to);
+
+struct ledger_record {
+	uint64_t serial;	/* of the session, from 1 */
+	uint32_t state;		/* enum ledger_state */
+	uint32_t fallback;	/* enum splice_fallback */
+	uint16_t frontend, backend, server; /* config ids; server 0 = none */
+	uint16_t retries;
+	int32_t fd[2];		/* client, server; -1 = none */
+	uint64_t cookie[2];	/* 0 = not in the map */
+	struct ledger_addr client, server_addr;
+	uint64_t accepted_ns;	/* CLOCK_MONOTONIC */
+	uint64_t accepted_real_ns;
+	uint64_t connected_ns;	/* 0 = not yet */
+	uint64_t relayed[2];	/* bytes that userspace moved before the join, by direction (0 = client to server) */
+	uint8_t eof[2];		/* end i has sent its FIN */
+	uint8_t done[2];	/* direction i is finished: its FIN is in the send queue of the other end, behind all bytes */
+	uint8_t pad[4];
+};
+
+struct ledger;
+
+/* Returns 0 or -ENOMEM. */
+int ledger_new(struct ledger **ret, uint32_t max_sessions);
+struct ledger *ledger_free(struct ledger *l);
+
+/* Takes a free record, cleared but for its serial and fds; -ENOSPC when all are taken. */
+int ledger_take(struct ledger *l, uint32_t *ret);
+void ledger_release(struct ledger *l, uint32_t session);
+
+struct ledger_record *ledger_get(struct ledger *l, uint32_t session);
+uint32_t ledger_max(const struct ledger *l);
+uint32_t ledger_used(const struct ledger *l);
+
+#endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* listener.c - see listener.h. */
+#include "listener.h"
+
+#include <sys/socket.h>
+
+#include "util.h"
+
+/* Clients taken in one turn: enough to be quick, few enough for the others not to wait. */
+#define ACCEPTS_PER_TURN 64
+
+struct listener {
+	struct poll poll;
+	struct loop *loop;
+	const struct listener_ops *ops;
+	void *arg;
+};
+
+int listener_open(struct listener **ret, const struct addr *at, int backlog, const struct sock_tuning *tuning)
+{
+	__cleanup_close int fd = -EBADF;
+	const int one = 1;
+	struct listener *l;
+	int r;
+
+	fd = socket(at->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
+		return -errno;
+	r = sock_tune(fd, tuning);
+	if (r < 0)
+		return r;
+	if (bind(fd, &at->sa, addr_len(at)) < 0 || listen(fd, backlog) < 0)
+		return -errno;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	poll_init(&l->poll, take_fd(&fd), NULL);
+	*ret = l;
+	return 0;
+}
+
+struct listener *listener_close(struct listener *l)
+{
+	if (!l)
+		return NULL;
+	if (l->loop)
+		loop_unwatch(l->loop, &l->poll);
+	close(l->poll.fd);
+	free(l);
+	return NULL;
+}
+
+/* Errors of the connection itself, which accept(2) hands on: the next one may be fine. */
+static bool is_transient(int error)
+{
+	switch (error) {
+	case EINTR:
+	case ECONNABORTED:
+	case EPROTO:
+	case ENETDOWN:
+	case ENETUNREACH:
+	case EHOSTDOWN:
+	case EHOSTUNREACH:
+	case ENOPROTOOPT:
+	case ENONET:
+	case EOPNOTSUPP:
+	case EPERM: /* a firewall rule */
+		return true;
+	}
+	return false;
+}
+
+static void on_readable(struct poll *p, uint32_t events)
+{
+	struct listener *l = container_of(p, struct listener, poll);
+
+	(void)events;
+	for (int i = 0; i < ACCEPTS_PER_TURN && l->poll.added; i++) {
+		struct addr client;
+		socklen_t len = sizeof(client);
+		int fd = accept4(p->fd, &client.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			if (!l->ops->accepted(l->arg, fd, &client))
+				return;
+		} else if (errno == EAGAIN) {
+			return;
+		} else if (!is_transient(errno)) {
+			l->ops->exhausted(l->arg, -errno);
+			return;
+		}
+	}
+}
+
+int listener_start(struct listener *l, struct loop *loop, const struct listener_ops *ops, void *arg)
+{
+	l->loop = loop;
+	l->ops = ops;
+	l->arg = arg;
+	l->poll.fn = on_readable;
+	return listener_resume(l);
+}
+
+void listener_pause(struct listener *l)
+{
+	if (l->loop)
+		loop_unwatch(l->loop, &l->poll);
+}
+
+int listener_resume(struct listener *l)
+{
+	return loop_watch(l->loop, &l->poll, EPOLLIN);
+}

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* pool.c - see pool.h. */
+#include "pool.h"
+
+#include <string.h>
+
+const char *server_state_name(enum server_state s)
+{
+	switch (s) {
+	case SERVER_READY:
+		return "ready";
+	case SERVER_DRAIN:
+		return "drain";
+	case SERVER_MAINT:
+		return "maint";
+	}
+	return "?";
+}
+
+/* ---- building ---- */
+
+static uint32_t open_sinks(const struct list *targets, const char *tag, struct log_sink **sinks,
+			   uint32_t nr, uint32_t max)
+{
+	struct log_target *t;
+
+	list_for_each(t, targets, entry) {
+		int r = nr < max ? log_sink_open(&sinks[nr], t, tag) : -ENOSPC;
+
+		if (r == 0)
+			nr++;
+		else
+			log_warning("a log target is left out: %s", strerror(-r));
+	}
+	return nr;
+}
+
+static int backend_new(struct pool *p, const struct config_proxy *conf)
+{
+	__cleanup_free uint32_t *weights = calloc(conf->nr_servers + 1, sizeof(*weights));
+	struct backend *b = calloc(1, sizeof(*b));
+	struct config_server *s;
+	uint32_t n = 0;
+
+	if (!weights || !b)
+		goto no_memory;
+	b->conf = conf;
+	list_init(&b->queue);
+	b->servers = calloc(conf->nr_servers + 1, sizeof(*b->servers));
+	if (!b->servers)
+		goto no_memory;
+	list_for_each(s, &conf->servers, entry) {
+		b->servers[n] = (struct server){
+			.conf = s,
+			.backend = b,
+			.weight = s->weight,
+			.state = s->disabled ? SERVER_MAINT : SERVER_READY,
+			.changed_ns = now_ns(),
+		};
+		weights[n++] = s->weight;
+	}
+	if (balance_init(&b->balance, weights, n) < 0)
+		goto no_memory;
+	list_add_tail(&p->backends, &b->entry);
+	return 0;
+
+no_memory:
+	if (b)
+		free(b->servers);
+	free(b);
+	return -ENOMEM;
+}
+
+static struct backend *find_backend(struct pool *p, const struct config_proxy *conf)
+{
+	struct backend *b;
+
+	list_for_each(b, &p->backends, entry) {
+		if (b->conf == conf)
+			return b;
+	}
+	return NULL;
+}
+
+static int frontend_new(struct pool *p, const struct config_proxy *conf, const char *tag, uint32_t maxconn)
+{
+	struct frontend *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return -ENOMEM;
+	f->conf = conf;
+	f->backend = find_backend(p, conf->backend);
+	f->maxconn = conf->maxconn ? MIN(conf->maxconn, maxconn) : maxconn;
+	f->nr_own_sinks = open_sinks(&conf->log_targets, tag, f->sinks, 0, ARRAY_SIZE(p->global_sinks));
+	f->nr_sinks = f->nr_own_sinks;
+	for (uint32_t i = 0; conf->log_global && i < p->nr_global_sinks; i++)
+		f->sinks[f->nr_sinks++] = p->global_sinks[i];
+	list_add_tail(&p->frontends, &f->entry);
+	return 0;
+}
+
+int pool_new(struct pool **ret, const struct config *c, uint32_t maxconn)
+{
+	struct pool *p = calloc(1, sizeof(*p));
+	struct config_proxy *conf;
+	int r = 0;
+
+	if (!p)
+		return -ENOMEM;
+	list_init(&p->frontends);
+	list_init(&p->backends);
+	p->nr_global_sinks = open_sinks(&c->global.log_targets, c->global.log_tag, p->global_sinks,
+					0, ARRAY_SIZE(p->global_sinks));
+	list_for_each(conf, &c->proxies, entry) {
+		if (r == 0 && (conf->caps & PROXY_BACKEND))
+			r = backend_new(p, conf);
+	}
+	list_for_each(conf, &c->proxies, entry) {
+		if (r == 0 && (conf->caps & PROXY_FRONTEND) && !conf->disabled)
+			r = frontend_new(p, conf, c->global.log_tag, maxconn);
+	}
+	if (r < 0) {
+		pool_free(p);
+		return r;
+	}
+	*ret = p;
+	return 0;
+}
+
+struct pool *pool_free(struct pool *p)
+{
+	struct frontend *f, *next_f;
+	struct backend *b, *next_b;
+
+	if (!p)
+		return NULL;
+	list_for_each_safe(f, next_f, &p->frontends, entry) {
+		for (uint32_t i = 0; i < f->nr_own_sinks; i++)
+			log_sink_free(f->sinks[i]);
+		free(f);
+	}
+	list_for_each_safe(b, next_b, &p->backends, entry) {
+		balance_done(&b->balance);
+		free(b->servers);
+		free(b);
+	}
+	for (uint32_t i = 0; i < p->nr_global_sinks; i++)
+		log_sink_free(p->global_sinks[i]);
+	free(p);
+	return NULL;
+}
+
+/* ---- picking ---- */
+
+bool pool_tried_has(const struct pool_tried *t, uint32_t number)
+{
+	return t->bits && (t->bits[number / 64] >> (number % 64) & 1);
+}
+
+int pool_tried_add(struct pool_tried *t, const struct backend *b, uint32_t number)
+{
+	if (!t->bits) {
+		t->bits = calloc(b->conf->nr_servers / 64 + 1, sizeof(*t->bits));
+		if (!t->bits)
+			return -ENOMEM;
+	}
+	t->bits[number / 64] |= 1ull << (number % 64);
+	return 0;
+}
+
+void pool_tried_done(struct pool_tried *t)
+{
+	free(t->bits);
+	t->bits = NULL;
+}
+
+struct pick {
+	struct backend *backend;
+	const struct pool_tried *tried;
+	bool full; /* somebody would do, but has no place */
+};
+
+static bool usable(void *arg, uint32_t number)
+{
+	struct pick *pick = arg;
+	struct server *s = &pick->backend->servers[number];
+
+	if (s->state != SERVER_READY || pool_tried_has(pick->tried, number))
+		return false;
+	if (s->conf->maxconn && stat_get(s->stats.current) >= s->conf->maxconn) {
+		pick->full = true;
+		return false;
+	}
+	return true;
+}
+
+int pool_pick(struct backend *b, const struct pool_tried *tried, uint64_t now_s, struct server **ret)
+{
+	struct pick pick = { .backend = b, .tried = tried };
+	int64_t number = balance_pick(&b->balance, usable, &pick);
+
+	if (number < 0)
+		return pick.full ? -EAGAIN : -ENOENT;
+	*ret = &b->servers[number];
+	stat_add((*ret)->stats.chosen, 1);
+	stat_add(b->stats.chosen, 1);
+	pool_enter(*ret, now_s);
+	return 0;
+}
+
+void pool_enter(struct server *s, uint64_t now_s)
+{
+	stats_enter(&s->stats, now_s);
+}
+
+void pool_leave(struct server *s)
+{
+	struct backend *b = s->backend;
+
+	stats_leave(&s->stats);
+	if (!list_empty(&b->queue)) {
+		struct pool_wait *w = list_first(&b->queue, struct pool_wait, entry);
+
+		pool_unwait(b, w);
+		w->fn(w);
+	}
+}
+
+void pool_wait(struct backend *b, struct pool_wait *w)
+{
+	uint32_t queued = stat_add(b->stats.queued, 1) + 1;
+
+	list_add_tail(&b->queue, &w->entry);
+	b->stats.queued_max = MAX(b->stats.queued_max, queued);
+}
+
+void pool_unwait(struct backend *b, struct pool_wait *w)
+{
+	if (list_empty(&w->entry))
+		return;
+	list_del(&w->entry);
+	stat_sub(b->stats.queued, 1);
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* relay.c - see relay.h. */
+#include "relay.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+#include "util.h"
+
+void relay_done(struct relay *r)
+{
+	free(r->held);
+	*r = (struct relay){ 0 };
+}
+
+/* Returns the number of bytes taken (0 = the sink is full) or -errno. */
+static ssize_t write_some(int sink, const char *data, size_t len)
+{
+	ssize_t n;
+
+	do
+		n = send(sink, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	if (n >= 0)
+		return n;
+	/* ENOBUFS: the kernel has no memory for it now; EPOLLOUT tells when. */
+	return errno == EAGAIN || errno == ENOBUFS ? 0 : -errno;
+}
+
+static int keep(struct relay *r, const char *data, size_t len)
+{
+	r->held = malloc(len);
+	if (!r->held)
+		return -ENOMEM;
+	memcpy(r->held, data, len);
+	r->offset = 0;
+	r->length = (uint32_t)len;
+	return 0;
+}
+
+struct relay_outcome relay_run(struct relay *r, int source, int sink, char *scratch, size_t size, uint64_t budget)
+{
+	struct relay_outcome out = { 0 };
+	uint64_t taken = 0;
+	ssize_t n, sent;
+
+	if (r->held) {
+		sent = write_some(sink, r->held + r->offset, relay_held(r));
+		if (sent < 0) {
+			out.status = RELAY_SINK_ERROR;
+			out.error = (int)sent;
+			return out;
+		}
+		out.moved += (uint64_t)sent;
+		r->offset += (uint32_t)sent;
+		if (relay_held(r)) {
+			out.status = RELAY_BLOCKED;
+			return out;
+		}
+		relay_done(r);
+	}
+	while (taken < budget) {
+		n = recv(source, scratch, size, MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN) {
+			out.status = RELAY_IDLE;
+			return out;
+		}
+		if (n <= 0) {
+			out.status = n == 0 ? RELAY_EOF : RELAY_SOURCE_ERROR;
+			out.error = n == 0 ? 0 : -errno;
+			return out;
+		}
+		taken += (uint64_t)n;
+		sent = write_some(sink, scratch, (size_t)n);
+		if (sent < 0) {
+			out.status = RELAY_SINK_ERROR;
+			out.error = (int)sent;
+			return out;
+		}
+		out.moved += (uint64_t)sent;
+		if (sent < n) {
+			out.status = keep(r, scratch + sent, (size_t)(n - sent)) < 0 ? RELAY_NO_MEMORY : RELAY_BLOCKED;
+			return out;
+		}
+		/* A short read has emptied the source; a turn of the loop is cheaper than asking again. */
+		if ((size_t)n < size && taken < budget) {
+			out.status = RELAY_IDLE;
+			return out;
+		}
+	}
+	out.status = RELAY_MORE;
+	return out;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * relay.h - userspace as the mover of one direction: read from one socket, write to the other, keep what did not fit.
+ *
+ * I/O without policy: it knows neither sessions nor end of life. Memory is held only while bytes are: reading goes through a
+ * buffer that all directions of a thread share, and what the sink does not take is copied aside.
+ */
+#ifndef SHUNT_RELAY_H
+#define SHUNT_RELAY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* One direction's leftover. All zero is empty. */
+struct relay {
+	char *held; /* owned; read, not yet written; NULL when there is nothing */
+	uint32_t offset, length;
+};
+
+enum relay_status {
+	RELAY_IDLE,	    /* the source has nothing more for now */
+	RELAY_BLOCKED,	    /* the sink takes nothing more for now */
+	RELAY_MORE,	    /* the budget is used up; there may be more */
+	RELAY_EOF,	    /* the source has ended and everything was written */
+	RELAY_SOURCE_ERROR, /* recv failed: error says why; everything that was read was written */
+	RELAY_SINK_ERROR,   /* send failed: error says why */
+	RELAY_NO_MEMORY,    /* a leftover could not be kept: its bytes are lost, the session must be reset */
+};
+
+struct relay_outcome {
+	enum relay_status status;
+	int error;	/* -errno of the two errors */
+	uint64_t moved; /* bytes written to the sink by this call */
+};
+
+/*
+ * Moves bytes until one of the above. scratch is the shared buffer. At most budget bytes (and what one read brings) are read;
+ * 0 means only write what is held.
+ */
+struct relay_outcome relay_run(struct relay *r, int source, int sink, char *scratch, size_t size, uint64_t budget);
+
+static inline uint32_t relay_held(const struct relay *r)
+{
+	return r->length - r->offset;
+}
+
+void relay_done(struct relay *r);
+
+#endif

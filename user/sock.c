@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* sock.c - see sock.h. */
+#include "sock.h"
+
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "util.h"
+
+#define KEEPALIVE_IDLE_S 60
+#define KEEPALIVE_INTERVAL_S 10
+#define KEEPALIVE_COUNT 6
+
+static int set_int(int fd, int level, int option, int value)
+{
+	return setsockopt(fd, level, option, &value, sizeof(value)) < 0 ? -errno : 0;
+}
+
+int sock_tune(int fd, const struct sock_tuning *t)
+{
+	const struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+	/*
+	 * The kernel doubles the value. Four times the limit in all: the queue is limited by its bytes, the buffer by its
+	 * memory, and small segments weigh more than their bytes. It must never be full, see docs/ARCHITECTURE.md.
+	 */
+	int sndbuf = (int)MAX(t->limit * 2, 128u * 1024);
+	const struct {
+		int level, option, value;
+	} options[] = {
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },
+		{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)t->limit },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S },
+		{ IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
+		{ IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT },
+		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
+		{ SOL_SOCKET, SO_OOBINLINE, 1 },
+	};
+	int r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		r = set_int(fd, options[i].level, options[i].option, options[i].value);
+		if (r < 0)
+			return r;
+	}
+	if (set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, sndbuf) < 0) {
+		r = set_int(fd, SOL_SOCKET, SO_SNDBUF, sndbuf);
+		if (r < 0)
+			return r;
+	}
+	return setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ? -errno : 0;
+}
+
+static void close_lingering(int fd, int onoff)
+{
+	const struct linger linger = { .l_onoff = onoff, .l_linger = 0 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	close(fd);
+}
+
+void sock_close_orderly(int fd)
+{
+	close_lingering(fd, 0);
+}
+
+void sock_close_reset(int fd)
+{
+	close_lingering(fd, 1);
+}
+
+static int get_info(int fd, struct tcp_info *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	*ret = (struct tcp_info){ 0 };
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, ret, &len) < 0 ? -errno : 0;
+}
+
+int sock_written(int fd, uint64_t *ret)
+{
+	struct tcp_info info;
+	int queued, r;
+
+	r = get_info(fd, &info);
+	if (r < 0)
+		return r;
+	if (ioctl(fd, SIOCOUTQ, &queued) < 0)
+		return -errno;
+	*ret = info.tcpi_bytes_acked + (uint64_t)queued;
+	return 0;
+}
+
+int sock_received(int fd, uint64_t *ret)
+{
+	struct tcp_info info;
+	int r = get_info(fd, &info);
+
+	if (r == 0)
+		*ret = info.tcpi_bytes_received;
+	return r;
+}
+
+uint32_t sock_unsent(int fd)
+{
+	int unsent;
+
+	return ioctl(fd, SIOCOUTQNSD, &unsent) < 0 ? 0 : (uint32_t)unsent;
+}
+
+int sock_activity(int fd, struct sock_activity *ret)
+{
+	struct tcp_info info;
+	int r = get_info(fd, &info);
+
+	if (r < 0)
+		return r;
+	ret->acked = info.tcpi_bytes_acked;
+	ret->last_received_ms = info.tcpi_last_data_recv;
+	return 0;
+}
+
+int sock_error(int fd)
+{
+	int error = 0;
+	socklen_t len = sizeof(error);
+
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 ? errno : error;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * sock.h - what shunt asks of a TCP socket: its options, and the kernel's own byte counters, which prove delivery.
+ * Owns nothing; every function takes a descriptor.
+ */
+#ifndef SHUNT_SOCK_H
+#define SHUNT_SOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* How sockets of sessions are set up. A listening socket hands all of it down to what it accepts. */
+struct sock_tuning {
+	uint32_t limit; /* bytes that may wait unsent in the send queue (TCP_NOTSENT_LOWAT); the send buffer is made larger */
+};
+
+/*
+ * Sets what every session socket has: TCP_NODELAY, keepalive, SO_OOBINLINE (an urgent byte is data like any other), TCP_NOTSENT_LOWAT and
+ * the send buffer, and SO_LINGER {1,0}: until its orderly close a socket resets when it is closed, or when the daemon dies. Options
+ * that the kernel refuses to an unprivileged process (a send buffer above wmem_max) are left at what it grants.
+ * Returns 0 or setsockopt(2)'s -errno.
+ */
+int sock_tune(int fd, const struct sock_tuning *t);
+
+/* close(fd) without the reset: what is queued is still delivered, then FIN. */
+void sock_close_orderly(int fd);
+
+/* close(fd) with a reset, which throws away what is queued. */
+void sock_close_reset(int fd);
+
+/*
+ * All bytes ever given to fd for sending, whether by send(2) or by the kernel's redirect, whether acknowledged or not:
+ * tcpi_bytes_acked + SIOCOUTQ, read in this order, so that an acknowledgment in between makes it too small, never too large.
+ * Counts the SYN of an active open (1) and a sent FIN (1). Returns 0 or -errno.
+ */
+int sock_written(int fd, uint64_t *ret);
+
+/* All bytes received in order, a received FIN counted as one. Returns 0 or -errno. */
+int sock_received(int fd, uint64_t *ret);
+
+/* Bytes in the send queue that were not sent even once (SIOCOUTQNSD); 0 on error. */
+uint32_t sock_unsent(int fd);
+
+struct sock_activity {
+	uint64_t acked;		  /* bytes acknowledged by the other end */
+	uint32_t last_received_ms; /* since a segment with data came in */
+};
+
+/* For idle timeouts: when did something last happen on this socket? Returns 0 or -errno. */
+int sock_activity(int fd, struct sock_activity *ret);
+
+/* Takes and clears SO_ERROR. */
+int sock_error(int fd);
+
+#endif

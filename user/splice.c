@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* splice.c - see splice.h. */
+#include "splice.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <linux/magic.h>
+
+#include "shunt.skel.h"
+#include "util.h"
+
+/* One page-aligned mapping of the flows; the kernel rounds the map's memory up to a page too. */
+struct splice {
+	struct shunt_bpf *skel;
+	struct ring_buffer *ring;
+	struct flow *flows;
+	size_t flows_size;
+	uint32_t max_sessions;
+	int sockets_fd, slots_fd, counters_fd;
+	int pin_dir;	     /* holds the lock on the pin folder; -EBADF = not pinned */
+	char pin_path[256];
+	void (*event_fn)(void *arg, const struct flow_event *e);
+	void *event_arg;
+};
+
+/* ---- what libbpf says: the last complaint goes into the reason ---- */
+
+static char libbpf_said[256];
+
+static int libbpf_print(enum libbpf_print_level level, const char *fmt, va_list args)
+{
+	if (level == LIBBPF_WARN) {
+		vsnprintf(libbpf_said, sizeof(libbpf_said), fmt, args);
+		libbpf_said[strcspn(libbpf_said, "\n")] = '\0';
+	}
+	return 0;
+}
+
+static void explain(char *why, size_t size, int error, const char *what)
+{
+	const char *hint = "";
+
+	if (error == -EPERM)
+		hint = " (needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run as root)";
+	else if (error == -ENOENT || error == -ESRCH)
+		hint = " (does this kernel have BTF, /sys/kernel/btf/vmlinux?)";
+	snprintf(why, size, "%s: %s%s%s%s", what, strerror(-error), hint, *libbpf_said ? "; " : "",
+		 libbpf_said);
+}
+
+/* ---- pins ---- */
+
+static int map_pin_name(const struct splice *sp, const char *name, char *buf, size_t size)
+{
+	return (size_t)snprintf(buf, size, "%s/%s", sp->pin_path, name) < size ? 0 : -ENAMETOOLONG;
+}
+
+static int is_bpffs(const char *path)
+{
+	struct statfs fs;
+
+	if (statfs(path, &fs) < 0)
+		return -errno;
+	return fs.f_type == BPF_FS_MAGIC;
+}
+
+/* Mounts a BPF file system at its standard place if the pin folder is to be there and none is. */
+static int pin_mount(const char *path)
+{
+	static const char place[] = "/sys/fs/bpf";
+
+	if (strncmp(path, place, strlen(place)) || is_bpffs(place) != 0)
+		return 0;
+	return mount("bpf", place, "bpf", 0, "mode=0700") < 0 ? -errno : 0;
+}
+
+static void unpin_all(struct splice *sp)
+{
+	struct bpf_map *map;
+	char path[300];
+
+	bpf_object__for_each_map(map, sp->skel->obj) {
+		if (map_pin_name(sp, bpf_map__name(map), path, sizeof(path)) == 0)
+			unlink(path);
+	}
+	if (map_pin_name(sp, "verdict", path, sizeof(path)) == 0)
+		unlink(path);
+}
+
+static int pin_all(struct splice *sp, const char *folder, char *why, size_t size)
+{
+	struct bpf_map *map;
+	char path[300];
+	int r;
+
+	r = pin_mount(folder);
+	if (r < 0) {
+		snprintf(why, size, "cannot mount a BPF file system at /sys/fs/bpf: %s", strerror(-r));
+		return r;
+	}
+	snprintf(sp->pin_path, sizeof(sp->pin_path), "%s", folder);
+	if (mkdir(folder, 0700) < 0 && errno != EEXIST) {
+		r = -errno;
+		snprintf(why, size, "cannot make %s: %s (see bpf-pin-path)", folder, strerror(-r));
+		return r;
+	}
+	r = is_bpffs(folder);
+	if (r <= 0) {
+		snprintf(why, size, "%s is not in a BPF file system (see bpf-pin-path)", folder);
+		return r < 0 ? r : -EINVAL;
+	}
+	sp->pin_dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (sp->pin_dir < 0 || flock(sp->pin_dir, LOCK_EX | LOCK_NB) < 0) {
+		r = errno == EWOULDBLOCK ? -EADDRINUSE : -errno;
+		if (sp->pin_dir >= 0)
+			close(sp->pin_dir);
+		sp->pin_dir = -EBADF;
+		snprintf(why, size, "%s %s", folder,
+			 r == -EADDRINUSE ? "is in use by another running shunt (give each its own bpf-pin-path)" :
+					    strerror(-r));
+		return r;
+	}
+	unpin_all(sp); /* whoever left these is dead: the lock was free */
+
+	bpf_object__for_each_map(map, sp->skel->obj) {
+		r = map_pin_name(sp, bpf_map__name(map), path, sizeof(path));
+		if (r == 0)
+			r = bpf_obj_pin(bpf_map__fd(map), path);
+		if (r < 0) {
+			explain(why, size, r, path);
+			return r;
+		}
+	}
+	r = map_pin_name(sp, "verdict", path, sizeof(path));
+	if (r == 0)
+		r = bpf_obj_pin(bpf_program__fd(sp->skel->progs.shunt_verdict), path);
+	if (r < 0)
+		explain(why, size, r, path);
+	return r;
+}
+
+/* ---- load ---- */
+
+static int on_event(void *ctx, void *data, size_t size)
+{
+	struct splice *sp = ctx;
+
+	if (size >= sizeof(struct flow_event) && sp->event_fn)
+		sp->event_fn(sp->event_arg, data);
+	return 0;
+}
+
+static int set_size(struct bpf_map *map, uint32_t entries)
+{
+	return bpf_map__set_max_entries(map, entries);
+}
+
+static int load(struct splice *sp, char *why, size_t size)
+{
+	struct shunt_bpf *skel;
+	uint32_t sockets = sp->max_sessions * 2;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	void *flows;
+	int r;
+
+	skel = sp->skel = shunt_bpf__open();
+	if (!skel) {
+		r = -errno;
+		explain(why, size, r, "cannot read the BPF object");
+		return r;
+	}
+	r = set_size(skel->maps.sockets, sockets);
+	if (r == 0)
+		r = set_size(skel->maps.slots, sockets);
+	if (r == 0)
+		r = set_size(skel->maps.flows, sockets);
+	if (r == 0)
+		r = shunt_bpf__load(skel);
+	if (r < 0) {
+		explain(why, size, r, "cannot load the BPF program");
+		return r;
+	}
+	sp->sockets_fd = bpf_map__fd(skel->maps.sockets);
+	sp->slots_fd = bpf_map__fd(skel->maps.slots);
+	sp->counters_fd = bpf_map__fd(skel->maps.counters);
+	r = bpf_prog_attach(bpf_program__fd(skel->progs.shunt_verdict), sp->sockets_fd,
+			    BPF_SK_SKB_VERDICT, 0);
+	if (r < 0) {
+		explain(why, size, r, "cannot attach the verdict program to the sockmap");
+		return r;
+	}
+	sp->flows_size = ((size_t)sockets * sizeof(struct flow) + page - 1) / page * page;
+	flows = mmap(NULL, sp->flows_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		     bpf_map__fd(skel->maps.flows), 0);
+	if (flows == MAP_FAILED) {
+		r = -errno;
+		explain(why, size, r, "cannot map the flows");
+		return r;
+	}
+	sp->flows = flows;
+	sp->ring = ring_buffer__new(bpf_map__fd(skel->maps.events), on_event, sp, NULL);
+	if (!sp->ring) {
+		r = -errno;
+		explain(why, size, r, "cannot map the event ring");
+		return r;
+	}
+	return 0;
+}
+
+int splice_new(struct splice **ret, const struct splice_options *o, char *why, size_t size)
+{
+	struct splice *sp = calloc(1, sizeof(*sp));
+	int r;
+
+	if (!sp) {
+		snprintf(why, size, "no memory");
+		return -ENOMEM;
+	}
+	sp->pin_dir = -EBADF;
+	sp->max_sessions = o->max_sessions;
+	libbpf_said[0] = '\0';
+	libbpf_set_print(libbpf_print);
+	r = load(sp, why, size);
+	if (r == 0 && *o->pin_path)
+		r = pin_all(sp, o->pin_path, why, size);
+	if (r < 0) {
+		splice_free(sp);
+		return r;
+	}
+	*ret = sp;
+	return 0;
+}
+
+struct splice *splice_free(struct splice *sp)
+{
+	if (!sp)
+		return NULL;
+	if (sp->pin_dir >= 0) {
+		unpin_all(sp);
+		rmdir(sp->pin_path);
+		close(sp->pin_dir);
+	}
+	ring_buffer__free(sp->ring);
+	if (sp->flows)
+		munmap(sp->flows, sp->flows_size);
+	shunt_bpf__destroy(sp->skel);
+	free(sp);
+	return NULL;
+}
+
+/* ---- sessions ---- */
+
+struct flow *splice_flow(struct splice *sp, uint32_t index)
+{
+	return &sp->flows[index];
+}
+
+static int get_cookie(int fd, uint64_t *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, ret, &len) < 0 ? -errno : 0;
+}
+
+/* Runs the program over what came in before the insertion, which itself wakes nobody (kernel: tcp_set_rcvlowat). */
+static void kick(int fd)
+{
+	const int one = 1;
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof(one));
+}
+
+int splice_join(struct splice *sp, uint32_t session, struct splice_end ends[2], uint64_t limit)
+{
+	uint32_t index[2] = { session * 2, session * 2 + 1 };
+	uint64_t fd64;
+	int r;
+
+	for (int i = 0; i < 2; i++) {
+		r = get_cookie(ends[i].fd, &ends[i].cookie);
+		if (r < 0)
+			return r;
+		/* No program runs for this index yet, so both lines may be written from here. */
+		sp->flows[index[i]] = (struct flow){
+			.mode = FLOW_KERNEL,
+			.check_at = limit,
+			.extra = ends[!i].extra,
+			.limit = limit,
+			.want_kernel = ends[i].want_kernel,
+		};
+		if (!ends[i].want_kernel)
+			sp->flows[index[i]].mode = FLOW_USER;
+	}
+	for (int i = 0; i < 2; i++) {
+		r = bpf_map_update_elem(sp->slots_fd, &ends[i].cookie, &index[i], BPF_NOEXIST);
+		if (r < 0)
+			return r;
+	}
+	/* A direction is ready when its target is in the map: until then its segments are passed, and counted. */
+	for (int i = 1; i >= 0; i--) {
+		fd64 = (uint64_t)ends[i].fd;
+		r = bpf_map_update_elem(sp->sockets_fd, &index[i], &fd64, BPF_NOEXIST);
+		if (r < 0) {
+			flow_set(&sp->flows[index[0]], ready, 0);
+			return r;
+		}
+		flow_set(&sp->flows[index[!i]], ready, 1);
+	}
+	kick(ends[0].fd);
+	kick(ends[1].fd);
+	return 0;
+}
+
+void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2])
+{
+	for (uint32_t i = 0; i < 2; i++) {
+		if (cookies[i])
+			bpf_map_delete_elem(sp->slots_fd, &cookies[i]);
+		sp->flows[session * 2 + i] = (struct flow){ 0 };
+	}
+}
+
+/* ---- events and counters ---- */
+
+int splice_event_fd(const struct splice *sp)
+{
+	return ring_buffer__epoll_fd(sp->ring);
+}
+
+void splice_dispatch(struct splice *sp, void (*fn)(void *arg, const struct flow_event *e), void *arg)
+{
+	sp->event_fn = fn;
+	sp->event_arg = arg;
+	ring_buffer__consume(sp->ring);
+}
+
+void splice_counters(const struct splice *sp, uint64_t ret[FLOW_EXIT_MAX])
+{
+	int cpus = libbpf_num_possible_cpus();
+	__cleanup_free uint64_t *values = NULL;
+
+	memset(ret, 0, FLOW_EXIT_MAX * sizeof(*ret));
+	if (cpus < 1)
+		return;
+	values = calloc((size_t)cpus, sizeof(*values));
+	if (!values)
+		return;
+	for (uint32_t key = 0; key < FLOW_EXIT_MAX; key++) {
+		if (bpf_map_lookup_elem(sp->counters_fd, &key, values) < 0)
+			continue;
+		for (int cpu = 0; cpu < cpus; cpu++)
+			ret[key] += values[cpu];
+	}
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * vmlinux.h - the kernel types that the BPF program uses, trimmed by hand (see README.md here).
+ *
+ * Everything under preserve_access_index is relocated at load time against the running kernel's BTF, so only the names
+ * and the types of the fields matter, not their offsets. The other types are user ABI and never change.
+ */
+#ifndef __VMLINUX_H__
+#define __VMLINUX_H__
+
+typedef signed char __s8;
+typedef unsigned char __u8;
+typedef short int __s16;
+typedef short unsigned int __u16;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long int __s64;
+typedef long long unsigned int __u64;
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+typedef __s32 s32;
+typedef __s64 s64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u64 __be64;
+typedef __u32 __wsum;
+typedef _Bool bool;
+
+enum { false = 0, true = 1 };
+
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_SOCKMAP = 15,
+	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+enum {
+	BPF_ANY = 0,
+	BPF_F_MMAPABLE = 1024,
+};
+
+enum sk_action {
+	SK_DROP = 0,
+	SK_PASS = 1,
+};
+
+/* The context of an sk_skb program (include/uapi/linux/bpf.h); the verifier rewrites accesses to it. */
+struct __sk_buff {
+	__u32 len;
+};
+
+struct bpf_sock;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct tcp_sock {
+	u32 snd_nxt;	 /* next sequence number to be sent */
+	u32 snd_una;	 /* first byte that is not acknowledged */
+	u64 bytes_acked; /* sum of all bytes acknowledged, SYN and FIN included */
+};
+
+#pragma clang attribute pop
+
+#endif
