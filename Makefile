@@ -87,6 +87,42 @@ $(TOOLS):
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@
 
+# ---- tests ----
+# Each test links only what its module may use, so that a forbidden call does not link.
+
+USES_config := config config_% addr
+USES_addr := addr
+USES_log := log addr
+USES_tcplog := tcplog addr
+USES_balance := balance
+USES_loop := loop
+USES_relay := relay
+USES_stats := stats
+USES_ledger := ledger
+USES_pool := pool balance stats log addr
+USES_listener := listener loop sock
+USES_session := session loop sock relay pool balance stats ledger log addr tcplog listener
+USES_admin := admin admin_% session loop sock relay pool balance stats ledger log addr tcplog listener config config_%
+# What a test stands on besides: tests/fake_splice.c takes the place of splice.
+HELPS_session := fake_splice
+HELPS_admin := fake_splice
+
+$(BUILD)/tests/%.o: tests/%.c Makefile
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
+
+.SECONDEXPANSION:
+$(CHECK_TESTS): $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o \
+		$$(filter $$(addprefix $(BUILD)/user/,$$(addsuffix .o,$$(USES_$$*))),$(USER_OBJ)) \
+		$$(patsubst %,$(BUILD)/tests/%.o,$$(HELPS_$$*))
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(CMOCKA_LIBS)
+
+.PHONY: check
+check: $(CHECK_TESTS) ## tests that need no privileges (cmocka)
+	$(Q)scripts/run-cmocka.sh $(CHECK_TESTS)
+
 -include $(wildcard $(BUILD)/tools/*.d) $(USER_OBJ:.o=.d) $(BUILD)/shunt.bpf.d $(wildcard $(BUILD)/tests/*.d $(BUILD)/*.d)
 
 .PHONY: clean

@@ -28,12 +28,12 @@ set -euo pipefail
 # What runs in the guest, in this order: the first word is the test's name, the rest is for sh -c,
 # in the guest's copy of the project's root.
 TESTS=(
-	'kernel_release			uname -r'
-	'kernel_has_btf			test -s /sys/kernel/btf/vmlinux'
-	'kernel_has_tls_ulp		grep -w tls /proc/sys/net/ipv4/tcp_available_ulp'
-	'bpftool_lists_programs		bpftool prog list'
-	'sockmap_takes_8_byte_values	bpftool map create /sys/fs/bpf/probe type sockmap key 4 value 8 entries 2 name probe'
-	'netns_has_veth			unshare --net ip link add veth0 type veth peer name veth1'
+	'kernel_release		uname -r'
+	'kernel_has_btf		test -s /sys/kernel/btf/vmlinux'
+	'kernel_has_tls_ulp	grep -w tls /proc/sys/net/ipv4/tcp_available_ulp'
+	'bpftool_lists_programs	bpftool prog list'
+	'sockmap_8_byte_value	bpftool map create /sys/fs/bpf/m type sockmap key 4 value 8 entries 1 name m'
+	'netns_has_veth		unshare --net ip link add veth0 type veth peer name veth1'
 )
 
 # Every executable that matches is one more test, run by itself, without arguments, and called by
@@ -62,7 +62,6 @@ declare -A PACKAGE_OF=(
 	[qemu-system-x86_64]=qemu-system-x86
 	[ip]=iproute2
 	[unshare]=util-linux
-	[flock]=util-linux
 	[ldd]=libc-bin
 	[dpkg-deb]=dpkg
 	[awk]=mawk
@@ -111,7 +110,11 @@ clean_up() {
 
 # --- tools -------------------------------------------------------------------------------------
 
-# need TOOL...: installs what is missing when it may, else says which tools and packages are missing.
+install_packages() {
+	apt-get install -qq -y --no-install-recommends "$@"
+}
+
+# need TOOL...: installs what is missing when it may, else says what is missing.
 need() {
 	local tool tools=() packages=()
 
@@ -130,9 +133,10 @@ need() {
 	say "installing ${packages[*]}"
 	export DEBIAN_FRONTEND=noninteractive
 	# A fresh machine may have no package lists yet, or old ones.
-	apt-get install -qq -y --no-install-recommends "${packages[@]}" >"$TMP/install.log" 2>&1 ||
-		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends "${packages[@]}"; } \
-			>>"$TMP/install.log" 2>&1 ||
+	{
+		install_packages "${packages[@]}" ||
+			{ apt-get update -qq && install_packages "${packages[@]}"; }
+	} >"$TMP/install.log" 2>&1 ||
 		{ cat "$TMP/install.log" >&2; die "cannot install ${packages[*]}"; }
 }
 
@@ -145,11 +149,14 @@ private_apt() {
 
 	shift
 	"$tool" -q \
-		-o Dir::Etc::SourceList="$TMP/apt/sources.list" -o Dir::Etc::SourceParts="$TMP/apt/none" \
-		-o Dir::Etc::Preferences="$TMP/apt/none" -o Dir::Etc::PreferencesParts="$TMP/apt/none" \
+		-o Dir::Etc::SourceList="$TMP/apt/sources.list" \
+		-o Dir::Etc::SourceParts="$TMP/apt/none" \
+		-o Dir::Etc::Preferences="$TMP/apt/none" \
+		-o Dir::Etc::PreferencesParts="$TMP/apt/none" \
 		-o Dir::State="$TMP/apt/state" -o Dir::State::status="$TMP/apt/status" \
 		-o Dir::Cache="$TMP/apt/cache" \
-		-o APT::Architecture=amd64 -o APT::Architectures::=amd64 -o APT::Sandbox::User=root \
+		-o APT::Architecture=amd64 -o APT::Architectures::=amd64 \
+		-o APT::Sandbox::User=root \
 		-o Acquire::Languages=none "$@" 2>>"$TMP/apt/log"
 }
 
@@ -160,7 +167,8 @@ machine_suites() {
 		say "${SHUNT_DEBIAN_MIRROR%/} bookworm"
 		return
 	fi
-	apt-get --print-uris update | sed -n "s|^'\(.*\)/dists/\([^/']*\)/InRelease'.*|\1 \2|p" | sort -u
+	apt-get --print-uris update |
+		sed -n "s|^'\(.*\)/dists/\([^/']*\)/InRelease'.*|\1 \2|p" | sort -u
 }
 
 # read_lists EXTRA_SUITE: fetches the package lists of Debian 12's own suites, plus one that lies on
@@ -190,10 +198,11 @@ read_lists() {
 	private_apt apt-get update >>"$TMP/apt/log" || true
 }
 
-# package_version PACKAGE PREFIX: prints the newest version that begins so; nothing if there is none.
+# package_version PACKAGE PREFIX: prints the newest version that begins so, if there is one.
 package_version() {
 	private_apt apt-cache madison "$1" |
-		awk -F ' *[|] *' -v prefix="$2" 'index($2, prefix) == 1 && !found { print $2; found = 1 }'
+		awk -F ' *[|] *' -v prefix="$2" '
+			index($2, prefix) == 1 && !found { print $2; found = 1 }'
 }
 
 # unpack PACKAGE VERSION INTO: downloads a package and unpacks it.
@@ -231,7 +240,8 @@ fetch_kernel() {
 		tail -n 20 "$TMP/apt/log" >&2
 		die "neither Debian 12, nor its backports, nor Debian 13 has a cloud kernel $1"
 	fi
-	package=$(private_apt apt-cache show "$meta=$version" | sed -n 's/^Depends: \([^ ,]*\).*/\1/p')
+	package=$(private_apt apt-cache show "$meta=$version" |
+		sed -n 's/^Depends: \([^ ,]*\).*/\1/p')
 	say "fetching $package $version"
 	unpack "$package" "$version" "$new.deb"
 
@@ -353,7 +363,7 @@ write_init() {
 /busybox/busybox mount -t proc proc /proc
 /busybox/busybox --install -s /busybox
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/busybox
-export HOME=/root LC_ALL=C.UTF-8 CI=true
+export HOME=/root LC_ALL=C CI=true
 
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -367,6 +377,8 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tracefs tracefs /sys/kernel/tracing
 ln -s /proc/self/fd /dev/fd
 chmod 1777 /tmp /dev/shm
+# As under systemd; the kernel's own limit is 4096.
+ulimit -H -n 524288
 
 # No waiting for a carrier, no translation of what tests print.
 stty -F /dev/ttyS1 clocal -opost
@@ -417,8 +429,9 @@ write_etc() {
 make_root() {
 	local name command directory
 
-	mkdir -p "$TMP"/root/{usr/bin,usr/sbin,usr/lib,usr/lib64,busybox,shunt}
+	mkdir -p "$TMP"/root/{usr/bin,usr/sbin,usr/lib,usr/lib64,busybox,shunt,var,run,mnt}
 	ln -s usr/bin usr/sbin usr/lib usr/lib64 "$TMP/root/"
+	ln -s ../run "$TMP/root/var/run"
 	cp "$CACHE/busybox" "$TMP/root/busybox/busybox"
 	add_binaries sh env timeout "${GUEST_BINARIES[@]}"
 	add_project_files "${TEST_GLOBS[@]}" "${GUEST_FILES[@]}"
@@ -457,7 +470,8 @@ add_module() {
 	*.ko.xz) "$CACHE/busybox" xzcat "$file" >"$TMP/root/modules/$name.ko" ;;
 	*) die "this kernel has no module $name" ;;
 	esac
-	depends=$(LC_ALL=C tr '\0' '\n' <"$TMP/root/modules/$name.ko" | LC_ALL=C sed -n 's/^depends=//p')
+	depends=$(LC_ALL=C tr '\0' '\n' <"$TMP/root/modules/$name.ko" |
+		LC_ALL=C sed -n 's/^depends=//p')
 	for name in ${depends//,/ }; do
 		add_module "$kernel" "$name"
 	done
@@ -474,7 +488,8 @@ make_initramfs() {
 	for name in "${GUEST_MODULES[@]}"; do
 		add_module "$1" "$name"
 	done
-	(cd "$TMP/root" && find . | "$CACHE/busybox" cpio -o -H newc -R 0:0 2>/dev/null) >"$TMP/initramfs"
+	(cd "$TMP/root" && find . | "$CACHE/busybox" cpio -o -H newc -R 0:0) \
+		>"$TMP/initramfs" 2>"$TMP/cpio.log"
 }
 
 # --- running and judging -----------------------------------------------------------------------
@@ -483,15 +498,16 @@ make_initramfs() {
 boot() {
 	local append=(
 		console=ttyS0
-		loglevel=5		# warnings and worse: quiet enough, and nothing that we judge is lost
+		loglevel=5		# warnings and worse: quiet, yet nothing we judge is lost
 		printk.devkmsg=on	# do not drop our markers
 		oops=panic panic=-1	# reboot at once, which ends qemu (-no-reboot)
 		watchdog_thresh=60	# a slow emulation is not a soft lockup
 	)
 
-	# Without cx16: qemu 7.2 (that of Debian 12) emulates cmpxchg16b so that now and then the flags
-	# are garbage afterwards. 6.12 lives on that instruction (its slab allocator), and every third
-	# boot ended in an oops. With this, or with one processor, none did.
+	# Without cx16: in qemu 7.2 (Debian 12), now and then the flags are garbage after a
+	# cmpxchg16b. 6.12's slab allocator lives on that instruction, and a third of its boots and
+	# more ended in an oops. Without it, none of 40 did.
+	#
 	# In the background, so that a signal to this script is handled now and not after the run.
 	timeout --foreground -k 5 "$TIMEOUT" qemu-system-x86_64 \
 		-nodefaults -no-user-config -display none -no-reboot \
@@ -582,7 +598,7 @@ judge_end() {
 		verdict "$1" guest_reached_the_end ok
 		return
 	fi
-	verdict "$1" guest_reached_the_end "not in $4 s (limit: $TIMEOUT s)"
+	verdict "$1" guest_reached_the_end "it was over after $4 s (limit: $TIMEOUT s)"
 	say "the last lines of the console:" | indent
 	{ tail -n 40 "$3"; cat "$CACHE/$1/qemu.log"; } | indent
 }
@@ -626,12 +642,14 @@ main() {
 	trap clean_up EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
-	# In the cache: what is complete is moved into place, within one file system.
+	exec 9>"$CACHE/lock"
+	flock -n 9 || { say "waiting for another run of this script"; flock 9; }
+	# In the cache, so that what is complete is moved into place within one file system. What is
+	# there already, a killed run has left.
+	rm -rf "$CACHE"/tmp.*
 	TMP=$(mktemp -d "$CACHE/tmp.XXXXXX")
 
-	need qemu-system-x86_64 apt-get dpkg-deb ldd awk flock
-	exec 9>"$CACHE/lock"
-	flock 9
+	need qemu-system-x86_64 apt-get dpkg-deb ldd awk
 	fetch "$@"
 	list_tests >"$TMP/tests"
 	make_root

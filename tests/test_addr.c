@@ -168,8 +168,8 @@ static void names_are_looked_up_only_when_asked_for(void **state)
 static void addresses_are_equal_if_host_and_port_are(void **state)
 {
 	static const char *const texts[] = {
-		"1.2.3.4:80", "1.2.3.4:81", "1.2.3.5:80", "[::1]:80", "[::2]:80", "[::1]:81",
-		"0.0.0.0:80", "[::]:80",
+		"1.2.3.4:80", "1.2.3.4:81", "1.2.3.5:80", "[::1]:80",
+		"[::2]:80",   "[::1]:81",   "0.0.0.0:80", "[::]:80",
 	};
 	struct addr a, b;
 

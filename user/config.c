@@ -10,17 +10,26 @@
 #include "config_parser.h"
 
 const struct config_section_name config_sections[] = {
-	{ "global", SECTION_GLOBAL },	  { "defaults", SECTION_DEFAULTS },
-	{ "listen", SECTION_LISTEN },	  { "frontend", SECTION_FRONTEND },
+	{ "global", SECTION_GLOBAL },
+	{ "defaults", SECTION_DEFAULTS },
+	{ "listen", SECTION_LISTEN },
+	{ "frontend", SECTION_FRONTEND },
 	{ "backend", SECTION_BACKEND },
 	/* HAProxy's others, in order to say so once and not for each of their lines */
-	{ "peers", SECTION_SKIP },	  { "resolvers", SECTION_SKIP },
-	{ "userlist", SECTION_SKIP },	  { "cache", SECTION_SKIP },
-	{ "program", SECTION_SKIP },	  { "http-errors", SECTION_SKIP },
-	{ "mailers", SECTION_SKIP },	  { "ring", SECTION_SKIP },
-	{ "log-forward", SECTION_SKIP },  { "log-profile", SECTION_SKIP },
-	{ "fcgi-app", SECTION_SKIP },	  { "crt-store", SECTION_SKIP },
-	{ "traces", SECTION_SKIP },	  { "acme", SECTION_SKIP },
+	{ "peers", SECTION_SKIP },
+	{ "resolvers", SECTION_SKIP },
+	{ "userlist", SECTION_SKIP },
+	{ "cache", SECTION_SKIP },
+	{ "program", SECTION_SKIP },
+	{ "http-errors", SECTION_SKIP },
+	{ "mailers", SECTION_SKIP },
+	{ "ring", SECTION_SKIP },
+	{ "log-forward", SECTION_SKIP },
+	{ "log-profile", SECTION_SKIP },
+	{ "fcgi-app", SECTION_SKIP },
+	{ "crt-store", SECTION_SKIP },
+	{ "traces", SECTION_SKIP },
+	{ "acme", SECTION_SKIP },
 	{ .name = NULL },
 };
 
@@ -62,9 +71,10 @@ static void open_proxy(struct config_parser *p)
 	if (words->nr_words < 2)
 		config_fail(p, p->at, "%s: a word is missing; write: %s NAME", kind, kind);
 	else if (words->nr_words > 2 && strchr(words->words[2].text, ':'))
-		config_fail(p, &words->words[2], "%s: %s is too much; write the address in a line of "
-			    "its own: bind ADDRESS:PORT", kind,
-			    config_show(words->words[2].text).text);
+		config_fail(p, &words->words[2],
+			    "%s: %s is too much; write the address in a line of "
+			    "its own: bind ADDRESS:PORT",
+			    kind, config_show(words->words[2].text).text);
 	else if (words->nr_words > 2)
 		config_fail(p, &words->words[2], "%s: %s is too much; write: %s NAME", kind,
 			    config_show(words->words[2].text).text, kind);

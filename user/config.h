@@ -24,20 +24,20 @@
 #include "addr.h"
 #include "list.h"
 
-#define CONFIG_NAME_MAX 64	 /* bytes of a proxy's or a server's name, NUL included */
-#define CONFIG_WEIGHT_MAX 256	 /* as in HAProxy */
-#define CONFIG_ERRORS_MAX 100	 /* errors reported of one run; the rest is counted */
-#define CONFIG_PROXIES_MAX 1000	 /* sections, the defaults not counted */
-#define CONFIG_SERVERS_MAX 1000	 /* of one backend */
-#define CONFIG_BINDS_MAX 1000	 /* of all frontends together */
-#define CONFIG_LOGS_MAX 16	 /* log targets of one section, inherited ones included */
-#define CONFIG_STATS_MAX 16	 /* stats sockets */
+#define CONFIG_NAME_MAX 64	  /* bytes of a proxy's or a server's name, NUL included */
+#define CONFIG_WEIGHT_MAX 256	  /* as in HAProxy */
+#define CONFIG_ERRORS_MAX 100	  /* errors reported of one run; the rest is counted */
+#define CONFIG_PROXIES_MAX 1000	  /* sections, the defaults not counted */
+#define CONFIG_SERVERS_MAX 1000	  /* of one backend */
+#define CONFIG_BINDS_MAX 1000	  /* of all frontends together */
+#define CONFIG_LOGS_MAX 16	  /* log targets of one section, inherited ones included */
+#define CONFIG_STATS_MAX 16	  /* stats sockets */
 #define CONFIG_CONNS_MAX 10000000 /* the largest maxconn */
 #define CONFIG_TIME_MAX_MS (24u * 24 * 3600 * 1000) /* the longest time: 24 days */
 
 /* A place in the text. */
 struct config_at {
-	const char *file; /* owned by struct config; NULL = nowhere */
+	const char *file;	   /* owned by struct config; NULL = nowhere */
 	unsigned int line, column; /* from 1; 0 = the whole file, the whole line */
 };
 
@@ -73,33 +73,35 @@ struct log_target {
 	int max_level;		/* LOG_DEBUG (7) unless given: messages above it are left out */
 };
 
+enum stats_level { STATS_LEVEL_USER, STATS_LEVEL_OPERATOR, STATS_LEVEL_ADMIN };
+
 struct config_stats {
 	struct list entry; /* in config_global.stats */
 	char path[108];
-	mode_t mode; /* default 0660 */
-	enum { STATS_LEVEL_USER, STATS_LEVEL_OPERATOR, STATS_LEVEL_ADMIN } level; /* default operator */
+	mode_t mode;		/* default 0660 */
+	enum stats_level level; /* default operator */
 };
 
 struct config_global {
-	unsigned int maxconn;	    /* 0: derive it from the descriptor limit */
-	unsigned int ulimit_n;	    /* 0: derive it from maxconn */
-	unsigned int nbthread;	    /* 1 */
-	bool daemon;		    /* `daemon` or -D */
-	char pidfile[256];	    /* "" = none */
-	char log_tag[33];	    /* "shunt" */
-	char pin_path[200];	    /* "/sys/fs/bpf/shunt"; "" for `bpf-pin-path none` */
-	bool splice_require;	    /* `splice require`: refuse to start without the kernel path */
-	bool splice_none;	    /* `nosplice`; config_finish() has made every proxy's modes SPLICE_OFF */
-	unsigned int splice_limit;  /* tune.splice.limit, bytes; 2m; 4k to 64m */
+	unsigned int maxconn;		 /* 0: derive it from the descriptor limit */
+	unsigned int ulimit_n;		 /* 0: derive it from maxconn */
+	unsigned int nbthread;		 /* 1 */
+	bool daemon;			 /* `daemon` or -D */
+	char pidfile[256];		 /* "" = none */
+	char log_tag[33];		 /* "shunt" */
+	char pin_path[200];		 /* "/sys/fs/bpf/shunt"; "" for `bpf-pin-path none` */
+	bool splice_require;		 /* `splice require`: no start without the kernel path */
+	bool splice_none;		 /* `nosplice`; config_finish() made all modes SPLICE_OFF */
+	unsigned int splice_limit;	 /* tune.splice.limit, bytes; 2m; 4k to 64m */
 	unsigned int stats_timeout_ms;	 /* `stats timeout`, 10 s; 0 = never */
 	unsigned int hard_stop_after_ms; /* 0 = never */
-	struct list log_targets;    /* of struct log_target */
-	struct list stats;	    /* of struct config_stats */
+	struct list log_targets;	 /* of struct log_target */
+	struct list stats;		 /* of struct config_stats */
 };
 
 /* Timeouts in ms; 0 = none (HAProxy's "not set": infinite). */
 struct config_timeouts {
-	unsigned int connect; /* never 0: 5 s when not set, since an endless connect serves nobody */
+	unsigned int connect; /* never 0; 5 s: an endless connect serves nobody */
 	unsigned int client, server, client_fin, server_fin, tunnel;
 	unsigned int queue; /* 0: as connect */
 };
@@ -114,10 +116,10 @@ struct config_server {
 	struct list entry; /* in config_proxy.servers */
 	char name[CONFIG_NAME_MAX];
 	struct addr addr;
-	unsigned int weight;  /* 0 to 256; 1 unless given; 0 = gets no new session */
-	unsigned int maxconn; /* 0 = no limit */
-	bool disabled;	      /* starts in maintenance */
-	unsigned int id;      /* 1, 2, ... in the order of the file: the CSV's sid */
+	unsigned int weight;	   /* 0 to 256; 1 unless given; 0 = gets no new session */
+	unsigned int maxconn;	   /* 0 = no limit */
+	bool disabled;		   /* starts in maintenance */
+	unsigned int id;	   /* 1, 2, ... in the order of the file: the CSV's sid */
 	unsigned int line, column; /* in the proxy's file */
 };
 
@@ -131,9 +133,9 @@ struct config_proxy {
 	unsigned int caps; /* PROXY_FRONTEND | PROXY_BACKEND */
 	unsigned int id;   /* 1, 2, ... in the order of the file: the CSV's iid */
 	bool disabled;
-	const char *file; /* owned by struct config */
+	const char *file;	   /* owned by struct config */
 	unsigned int line, column; /* of its name */
-	unsigned int said; /* the parser's own: keywords that were there, right or wrong */
+	unsigned int said;	   /* the parser's own: keywords that were there, right or wrong */
 
 	/* frontend side */
 	struct list binds; /* of struct config_bind */
@@ -142,11 +144,11 @@ struct config_proxy {
 	unsigned int backlog; /* 0 = maxconn or the kernel's, whichever is smaller */
 	char default_backend[CONFIG_NAME_MAX]; /* "" = none; a listen section is its own */
 	struct config_at default_backend_at;   /* where that was said: maybe in the defaults */
-	struct config_proxy *backend; /* set by config_finish(); may be disabled, or without servers */
+	struct config_proxy *backend; /* set by config_finish(); maybe disabled or serverless */
 	bool tcplog;		      /* option tcplog */
-	bool dontlognull; /* option dontlognull: no line for a session without bytes from the client */
-	bool log_global;  /* `log global` */
-	struct list log_targets; /* of struct log_target: this section's own and its defaults' */
+	bool dontlognull;	      /* option dontlognull: no line if the client sent no byte */
+	bool log_global;	      /* `log global` */
+	struct list log_targets;      /* of struct log_target: its own and its defaults' */
 
 	/* backend side */
 	enum balance_algo balance;
@@ -156,7 +158,8 @@ struct config_proxy {
 	bool redispatch;      /* true unless `no option redispatch` or `option redispatch 0` */
 	/*
 	 * `option redispatch N`, as in HAProxy: with N > 0 every Nth retry goes to another server,
-	 * with N < 0 only the -Nth from the last. -1 unless given: the last retry. Not 0.
+	 * with N < 0 only the -Nth from the last. Not 0. Unlike HAProxy's, the default is 1: a client
+	 * is better served at once by another server than a second later by the one that refused.
 	 */
 	int redispatch_interval;
 
@@ -168,7 +171,7 @@ struct config_proxy {
 
 /* One message about the text. */
 struct config_error {
-	const char *file; /* owned by struct config; NULL if there was no file at all */
+	const char *file;	   /* owned by struct config; NULL if there was no file at all */
 	unsigned int line, column; /* from 1; 0 = the whole file */
 	bool warning;		   /* true: the configuration is usable all the same */
 	char text[256]; /* what is wrong, and what is allowed there; printable ASCII, one line */
@@ -179,8 +182,8 @@ struct config {
 	struct list proxies; /* of struct config_proxy */
 	unsigned int nr_proxies;
 	struct config_error *errors; /* owned; in the order of the text */
-	size_t nr_errors;	    /* in errors[]: errors and warnings, at most CONFIG_ERRORS_MAX */
-	size_t nr_fatal;	    /* how many errors there were in all, warnings not counted */
+	size_t nr_errors; /* in errors[]: errors and warnings, at most CONFIG_ERRORS_MAX */
+	size_t nr_fatal;  /* how many errors there were in all, warnings not counted */
 	struct config_state *state; /* the parser's own: file names, the defaults section; opaque */
 };
 
@@ -213,8 +216,8 @@ int config_finish(struct config *c);
 /*
  * Builds the text of the built-in configuration for `--listen A [--listen B] --server C
  * [--server D]`, to be given to config_parse() (so that there is one way in): a listen section
- * "shunt" with servers s1, s2, ... The arguments may hold anything; what is wrong with them is found
- * by config_parse(). Returns a string to free(), or NULL without memory.
+ * "shunt" with servers s1, s2, ... The arguments may hold anything; what is wrong with them is
+ * found by config_parse(). Returns a string to free(), or NULL without memory.
  */
 char *config_builtin(const char *const *listens, size_t nr_listens, const char *const *servers,
 		     size_t nr_servers);

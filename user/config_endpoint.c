@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* config_endpoint.c - the lines that name places to listen on or to connect to: `bind`, `server`, `stats socket`. */
+/* config_endpoint.c - the lines that name sockets: `bind`, `server`, `stats socket`. */
 #include <string.h>
 
 #include "config_parser.h"
@@ -22,8 +22,8 @@ static void add_bind(struct config_parser *p, const struct config_word *w, const
 	if (!config_addr(p, w, text, "ADDRESS:PORT, *:PORT or :PORT", ADDR_WILDCARD, &addr))
 		return;
 	if (state->nr_binds == CONFIG_BINDS_MAX) {
-		config_fail(p, w, "%s: more than %d addresses to listen on",
-			    config_show(text).text, CONFIG_BINDS_MAX);
+		config_fail(p, w, "%s: more than %d addresses to listen on", config_show(text).text,
+			    CONFIG_BINDS_MAX);
 		return;
 	}
 	b = new_zeroed(p, sizeof(*b));
@@ -73,7 +73,8 @@ static bool parse_server_words(struct config_parser *p, struct config_server *s)
 	const struct config_word *w, *end = p->args + p->nr_args;
 
 	for (w = p->args + 2; w < end; w++) {
-		bool is_weight = !strcmp(w->text, "weight"), is_maxconn = !strcmp(w->text, "maxconn");
+		bool is_weight = !strcmp(w->text, "weight");
+		bool is_maxconn = !strcmp(w->text, "maxconn");
 		const char *meant = NULL;
 
 		if (!strcmp(w->text, "disabled")) {
@@ -95,9 +96,11 @@ static bool parse_server_words(struct config_parser *p, struct config_server *s)
 		for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 			if (config_distance(w->text, names[i]) <= 2)
 				meant = names[i];
-		config_fail(p, w, "server: %s is not supported%s%s; allowed: weight N, maxconn N, "
-				  "disabled", config_show(w->text).text,
-			    meant ? ", did you mean " : "", meant ? meant : "");
+		config_fail(p, w,
+			    "server: %s is not supported%s%s; allowed: weight N, maxconn N, "
+			    "disabled",
+			    config_show(w->text).text, meant ? ", did you mean " : "",
+			    meant ? meant : "");
 		return false;
 	}
 	return true;
@@ -120,8 +123,10 @@ void config_parse_server(struct config_parser *p)
 	list_for_each(s, &proxy->servers, entry) {
 		if (strcmp(s->name, server.name))
 			continue;
-		config_fail(p, &p->args[0], "the server '%s' is already there, in line %u; names "
-					    "must differ within a backend", s->name, s->line);
+		config_fail(p, &p->args[0],
+			    "the server '%s' is already there, in line %u; names "
+			    "must differ within a backend",
+			    s->name, s->line);
 		return;
 	}
 	if (proxy->nr_servers == CONFIG_SERVERS_MAX) {
@@ -169,13 +174,16 @@ static bool parse_stats_words(struct config_parser *p, struct config_stats *s)
 		unsigned int level;
 
 		if (!is_mode && strcmp(w->text, "level")) {
-			config_fail(p, w, "stats socket: %s is not supported; write: stats socket %s",
+			config_fail(p, w,
+				    "stats socket: %s is not supported; write: stats socket %s",
 				    config_show(w->text).text, p->keyword->usage);
 			return false;
 		}
 		if (++w == end) {
-			config_fail(p, w - 1, "stats socket: a word is missing after %s; write: stats "
-					      "socket %s", w[-1].text, p->keyword->usage);
+			config_fail(p, w - 1,
+				    "stats socket: a word is missing after %s; write: stats "
+				    "socket %s",
+				    w[-1].text, p->keyword->usage);
 			return false;
 		}
 		if (is_mode && !parse_mode(p, w, &s->mode))
@@ -183,7 +191,7 @@ static bool parse_stats_words(struct config_parser *p, struct config_stats *s)
 		if (!is_mode && !config_choice(p, w, "level", levels, &level))
 			return false;
 		if (!is_mode)
-			s->level = level;
+			s->level = (enum stats_level)level;
 	}
 	return true;
 }

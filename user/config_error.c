@@ -104,8 +104,8 @@ const char *config_section_names(unsigned int sections, char *buf, size_t size)
 		unsigned int section;
 		const char *name;
 	} names[] = {
-		{ SECTION_GLOBAL, "global" },	  { SECTION_DEFAULTS, "defaults" },
-		{ SECTION_LISTEN, "listen" },	  { SECTION_FRONTEND, "frontend" },
+		{ SECTION_GLOBAL, "global" },	{ SECTION_DEFAULTS, "defaults" },
+		{ SECTION_LISTEN, "listen" },	{ SECTION_FRONTEND, "frontend" },
 		{ SECTION_BACKEND, "backend" },
 	};
 	size_t len = 0;
@@ -116,7 +116,10 @@ const char *config_section_names(unsigned int sections, char *buf, size_t size)
 			continue;
 		sections &= ~names[i].section;
 		len = config_append(buf, size, len, "%s%s",
-				    !len ? "" : sections ? ", " : " or ", names[i].name);
+				    !len       ? ""
+				    : sections ? ", "
+					       : " or ",
+				    names[i].name);
 	}
 	return buf;
 }

@@ -58,10 +58,12 @@ static void resolve_backend(struct config *c, struct config_proxy *p)
 		return;
 	near = nearest_backend(c, p->default_backend);
 	FAIL(c, &p->default_backend_at, "no backend or listen section is named '%s'%s%s%s",
-	     p->default_backend, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+	     p->default_backend, near ? "; did you mean '" : "", near ? near : "",
+	     near ? "'?" : "");
 }
 
-/* True for a default_backend line that an earlier frontend has inherited too: one report is enough. */
+/* True for a default_backend line that an earlier frontend has inherited too: one report is enough.
+ */
 static bool same_line_again(const struct config *c, const struct config_proxy *p)
 {
 	const struct config_at *at = &p->default_backend_at;
@@ -191,8 +193,9 @@ int config_finish(struct config *c)
 		config_error_at(c, last_file, 0, 0, false,
 				"nothing to listen on: there is no frontend and no listen section");
 	else if (!listens && !c->nr_fatal)
-		config_error_at(c, last_file, 0, 0, false,
-				"nothing to listen on: every frontend and listen section is disabled");
+		config_error_at(
+			c, last_file, 0, 0, false,
+			"nothing to listen on: every frontend and listen section is disabled");
 
 	/* last, so that warnings do not take an error's place in a full list */
 	list_for_each(p, &c->proxies, entry)

@@ -90,8 +90,10 @@ static void parse_pin_path(struct config_parser *p)
 	if (!strcmp(p->args->text, "none"))
 		g->pin_path[0] = '\0';
 	else if (p->args->text[0] != '/')
-		config_fail(p, p->args, "bpf-pin-path takes 'none' or a path that begins with '/', "
-					"not %s", config_show(p->args->text).text);
+		config_fail(p, p->args,
+			    "bpf-pin-path takes 'none' or a path that begins with '/', "
+			    "not %s",
+			    config_show(p->args->text).text);
 	else
 		config_string(p, p->args, "the pin path", g->pin_path, sizeof(g->pin_path));
 }
@@ -103,8 +105,10 @@ static void parse_nothing(struct config_parser *p)
 
 static void parse_unsupported(struct config_parser *p)
 {
-	config_fail(p, p->at, "'%s' is not supported yet: shunt keeps the user and the root "
-			      "directory it was started with", p->keyword->name);
+	config_fail(p, p->at,
+		    "'%s' is not supported yet: shunt keeps the user and the root "
+		    "directory it was started with",
+		    p->keyword->name);
 }
 
 const struct config_keyword config_global_keywords[] = {
@@ -115,7 +119,8 @@ const struct config_keyword config_global_keywords[] = {
 	{ "pidfile", SECTION_GLOBAL, 1, 1, parse_pidfile, "PATH", .value = GLOBAL(pidfile) },
 	{ "log-tag", SECTION_GLOBAL, 1, 1, parse_log_tag, "TAG", .value = GLOBAL(log_tag) },
 	{ "bpf-pin-path", SECTION_GLOBAL, 1, 1, parse_pin_path, .usage = "PATH|none" },
-	{ "splice", SECTION_GLOBAL, 1, 1, parse_splice, "auto|require", .value = GLOBAL(splice_require) },
+	{ "splice", SECTION_GLOBAL, 1, 1, parse_splice, "auto|require",
+	  .value = GLOBAL(splice_require) },
 	{ "nosplice", SECTION_GLOBAL, 0, 0, parse_nosplice, "", .value = GLOBAL(splice_none) },
 	{ "tune.splice.limit", SECTION_GLOBAL, 1, 1, parse_splice_limit, "SIZE",
 	  .value = GLOBAL(splice_limit) },
@@ -123,7 +128,8 @@ const struct config_keyword config_global_keywords[] = {
 	  .value = GLOBAL(hard_stop_after_ms) },
 	{ "stats socket", SECTION_GLOBAL, 1, CONFIG_WORDS_MAX, config_parse_stats_socket,
 	  .usage = "PATH [mode OCTAL] [level user|operator|admin]" },
-	{ "stats timeout", SECTION_GLOBAL, 1, 1, parse_time, "TIME", .value = GLOBAL(stats_timeout_ms) },
+	{ "stats timeout", SECTION_GLOBAL, 1, 1, parse_time, "TIME",
+	  .value = GLOBAL(stats_timeout_ms) },
 	{ "user", SECTION_GLOBAL, 0, CONFIG_WORDS_MAX, parse_unsupported, .usage = "" },
 	{ "group", SECTION_GLOBAL, 0, CONFIG_WORDS_MAX, parse_unsupported, .usage = "" },
 	{ "chroot", SECTION_GLOBAL, 0, CONFIG_WORDS_MAX, parse_unsupported, .usage = "" },

@@ -50,7 +50,8 @@ static void list_allowed(unsigned int section, const char *first, char *buf, siz
 			continue;
 		n = strcspn(word, " ");
 		if (n != last_n || strncmp(last, word, n))
-			len = config_append(buf, size, len, "%s%.*s", len ? ", " : "", (int)n, word);
+			len = config_append(buf, size, len, "%s%.*s", len ? ", " : "", (int)n,
+					    word);
 		last = word;
 		last_n = n;
 	}
@@ -168,7 +169,8 @@ void config_parse_keyword(struct config_parser *p)
 
 	p->no = !strcmp(p->at->text, "no");
 	if (p->no && words->nr_words == 1) {
-		config_fail(p, p->at, "a word is missing after 'no'; write: no option NAME, or no log");
+		config_fail(p, p->at,
+			    "a word is missing after 'no'; write: no option NAME, or no log");
 		return;
 	}
 	if (!find_keyword(p, p->no))
@@ -193,4 +195,3 @@ void config_parse_keyword(struct config_parser *p)
 	else
 		k->parse(p);
 }
-

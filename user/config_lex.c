@@ -10,7 +10,8 @@ struct lexer {
 	struct config_line *line;
 	const char *text;
 	size_t len, pos;
-	size_t out; /* bytes written to line->buf: never more than pos, so that it cannot overflow */
+	size_t out; /* bytes written to line->buf: never more than pos, so that it cannot overflow
+		     */
 	bool in_word;
 	char quote; /* '"', '\'', or 0 outside quotes */
 	size_t quote_pos;
@@ -46,8 +47,9 @@ static int escape(struct lexer *x, char *ret)
 	int high, low;
 
 	if (left < 2)
-		return fail(x, x->pos, "a backslash at the end of the line: lines cannot be "
-				       "continued, and a backslash is written \\\\");
+		return fail(x, x->pos,
+			    "a backslash at the end of the line: lines cannot be "
+			    "continued, and a backslash is written \\\\");
 	*ret = p[1];
 	switch (p[1]) {
 	case ' ':
@@ -130,8 +132,9 @@ static int word_byte(struct lexer *x, char c)
 	if (c == '\\' && x->quote != '\'')
 		r = escape(x, &c);
 	else if (c == '$' && x->quote == '"')
-		r = fail(x, x->pos, "environment variables are not supported; a dollar sign in "
-				    "weak quotes is written \\$");
+		r = fail(x, x->pos,
+			 "environment variables are not supported; a dollar sign in "
+			 "weak quotes is written \\$");
 	if (r < 0)
 		return r;
 	x->line->buf[x->out++] = c;
@@ -153,8 +156,10 @@ int config_lex(struct config_line *ret, const char *text, size_t len)
 		unsigned char c = (unsigned char)text[x.pos];
 
 		if ((c < ' ' && c != '\t') || c == 0x7f)
-			return fail(&x, x.pos, "the control byte 0x%02x; text may hold printable "
-					       "bytes, spaces and tabs", c);
+			return fail(&x, x.pos,
+				    "the control byte 0x%02x; text may hold printable "
+				    "bytes, spaces and tabs",
+				    c);
 		if (comment)
 			continue;
 		if (!x.quote && (c == ' ' || c == '\t')) {

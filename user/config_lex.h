@@ -5,10 +5,11 @@
  * The rules are HAProxy's. Words are separated by spaces and tabs; '#' outside quotes begins a
  * comment. In 'strong' quotes every byte stands for itself. In "weak" quotes and outside, a
  * backslash changes the next byte: `\ ` `\#` `\\` `\"` `\'` are that byte, `\n` `\r` `\t` are
- * control bytes, `\xHH` is any byte but NUL, and a backslash before anything else stands for itself.
- * Quotes may begin and end inside a word. Two things differ: a backslash at the end of a line is an
- * error, since it looks like a continuation and HAProxy has none; and so is a bare '$' in weak
- * quotes, where HAProxy puts an environment variable: the parser is pure and knows no environment.
+ * control bytes, `\xHH` is any byte but NUL, and a backslash before anything else stands for
+ * itself. Quotes may begin and end inside a word. Two things differ: a backslash at the end of a
+ * line is an error, since it looks like a continuation and HAProxy has none; and so is a bare '$'
+ * in weak quotes, where HAProxy puts an environment variable: the parser is pure and knows no
+ * environment.
  *
  * Pure: owns nothing, allocates nothing.
  */

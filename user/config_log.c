@@ -7,8 +7,8 @@
 
 /* In the order of their numbers, as in HAProxy. */
 static const char *const facilities[] = {
-	"kern",	  "user",   "mail",   "daemon", "auth",	  "syslog", "lpr",    "news",	"uucp",
-	"cron",	  "auth2",  "ftp",    "ntp",	"audit",  "alert",  "cron2",  "local0", "local1",
+	"kern",	  "user",   "mail",   "daemon", "auth",	  "syslog", "lpr",   "news",   "uucp",
+	"cron",	  "auth2",  "ftp",    "ntp",	"audit",  "alert",  "cron2", "local0", "local1",
 	"local2", "local3", "local4", "local5", "local6", "local7", NULL,
 };
 
@@ -150,8 +150,10 @@ void config_parse_log(struct config_parser *p)
 	}
 	if (!strcmp(p->args->text, "global")) {
 		if (!p->proxy)
-			config_fail(p, p->args, "'log global' is for defaults, listen, frontend or "
-						"backend; write: log %s", p->keyword->usage);
+			config_fail(p, p->args,
+				    "'log global' is for defaults, listen, frontend or "
+				    "backend; write: log %s",
+				    p->keyword->usage);
 		else if (p->nr_args > 1)
 			config_fail(p, p->args + 1, "'log global' takes no more words");
 		else

@@ -3,10 +3,10 @@
  * config_parser.h - what the parts of the configuration parser share; nobody else includes it.
  *
  * config.c cuts the text into lines and sections; config_keyword.c finds each line's keyword in the
- * tables of config_global.c and config_proxy.c. A table names the sections a keyword belongs in, how
- * many words may follow it, and the function that takes them. config_value.c turns words into
- * values, config_log.c and config_endpoint.c hold the lines that are small languages (`log`, `bind`,
- * `server`), config_error.c words the complaints, config_finish.c looks at the whole.
+ * tables of config_global.c and config_proxy.c. A table names the sections a keyword belongs in,
+ * how many words may follow it, and the function that takes them. config_value.c turns words into
+ * values, config_log.c and config_endpoint.c hold the lines that are small languages (`log`,
+ * `bind`, `server`), config_error.c words the complaints, config_finish.c looks at the whole.
  *
  * Parse functions return nothing: a mistake in the text is reported with config_fail() and the line
  * is given up, and want of memory is remembered in config_parser.no_memory.
@@ -83,7 +83,7 @@ struct config_parser {
 	/* the line */
 	struct config_line words;
 	const struct config_keyword *keyword;
-	const struct config_word *at; /* the keyword's first word */
+	const struct config_word *at;	/* the keyword's first word */
 	const struct config_word *args; /* the words after its name */
 	unsigned int nr_args;
 	bool no; /* `no` was before it */
@@ -120,8 +120,8 @@ size_t config_append(char *buf, size_t size, size_t len, const char *fmt, ...) P
 const char *config_section_names(unsigned int sections, char *buf, size_t size);
 
 /*
- * config_value.c: each returns true and the value, or reports what is wrong with the word. what says
- * in the message whose word it is ("maxconn", "the pid file").
+ * config_value.c: each returns true and the value, or reports what is wrong with the word. what
+ * says in the message whose word it is ("maxconn", "the pid file").
  */
 
 bool config_number(struct config_parser *p, const struct config_word *w, const char *what,
@@ -135,19 +135,21 @@ bool config_size(struct config_parser *p, const struct config_word *w, const cha
 /* A proxy's or a server's name. */
 bool config_name(struct config_parser *p, const struct config_word *w, char ret[CONFIG_NAME_MAX]);
 /* Anything without control bytes; size includes the NUL. */
-bool config_string(struct config_parser *p, const struct config_word *w, const char *what, char *ret,
-		   size_t size);
+bool config_string(struct config_parser *p, const struct config_word *w, const char *what,
+		   char *ret, size_t size);
 /* A file's name, which must hold a '/'. The prefix "unix@" is left out. */
 bool config_path(struct config_parser *p, const struct config_word *w, const char *what, char *ret,
 		 size_t size);
 /* One of a list of words, which ends with NULL; the index in it. */
 bool config_choice(struct config_parser *p, const struct config_word *w, const char *what,
 		   const char *const *choices, unsigned int *ret);
-/* text, which is w or a part of it, as an address; wanted says what is allowed; flags as in addr.h. */
+/* text, which is w or a part of it, as an address; wanted says what is allowed; flags as in addr.h.
+ */
 bool config_addr(struct config_parser *p, const struct config_word *w, const char *text,
 		 const char *wanted, unsigned int flags, struct addr *ret);
 
-/* config.c: all sections of HAProxy's; SECTION_SKIP for those that shunt has not. name NULL ends it. */
+/* config.c: all sections of HAProxy's; SECTION_SKIP for those that shunt has not. name NULL ends
+ * it. */
 
 struct config_section_name {
 	const char *name;

@@ -12,7 +12,7 @@ void config_proxy_init(struct config_proxy *proxy)
 	*proxy = (struct config_proxy){
 		.retries = 3,
 		.redispatch = true,
-		.redispatch_interval = -1,
+		.redispatch_interval = 1,
 		.balance = BALANCE_ROUNDROBIN,
 		.timeout.connect = 5000,
 		.splice_request = SPLICE_AUTO,
@@ -55,9 +55,11 @@ static void set_name(struct config_parser *p, const struct config_word *w)
 	list_for_each(other, &p->config->proxies, entry) {
 		if (strcmp(other->name, proxy->name) || !(other->caps & proxy->caps))
 			continue;
-		config_fail(p, w, "the name '%s' is taken by the %s section of %s:%u; only a "
-				  "frontend and a backend may share a name", other->name,
-			    caps_name(other->caps), config_show(other->file).text, other->line);
+		config_fail(p, w,
+			    "the name '%s' is taken by the %s section of %s:%u; only a "
+			    "frontend and a backend may share a name",
+			    other->name, caps_name(other->caps), config_show(other->file).text,
+			    other->line);
 		return;
 	}
 }
@@ -145,9 +147,8 @@ static void parse_default_backend(struct config_parser *p)
 {
 	if (!config_name(p, p->args, p->proxy->default_backend))
 		return;
-	p->proxy->default_backend_at = (struct config_at){
-		.file = p->file, .line = p->line, .column = p->args->column
-	};
+	p->proxy->default_backend_at =
+		(struct config_at){ .file = p->file, .line = p->line, .column = p->args->column };
 }
 
 static void parse_maxconn(struct config_parser *p)
@@ -172,8 +173,9 @@ static void parse_timeout(struct config_parser *p)
 	if (!config_time(p, p->args, p->keyword->name, &ms))
 		return;
 	if (!ms && ret == &p->proxy->timeout.connect)
-		config_fail(p, p->args, "timeout connect must not be 0: a server that does not "
-					"answer would be waited for without end");
+		config_fail(p, p->args,
+			    "timeout connect must not be 0: a server that does not "
+			    "answer would be waited for without end");
 	else
 		*ret = ms;
 }
@@ -191,7 +193,7 @@ static void parse_redispatch(struct config_parser *p)
 		return;
 	}
 	p->proxy->redispatch = !p->no && n;
-	p->proxy->redispatch_interval = n ? (int)n : -1;
+	p->proxy->redispatch_interval = n ? (int)n : 1;
 }
 
 static void parse_flag(struct config_parser *p)

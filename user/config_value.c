@@ -5,8 +5,8 @@
 #include "config_parser.h"
 
 /*
- * Reads digits. Returns the first byte after them, or NULL if there are none; a number that does not
- * fit 32 bits is returned as UINT64_MAX. So small numbers can be multiplied by any unit.
+ * Reads digits. Returns the first byte after them, or NULL if there are none; a number that does
+ * not fit 32 bits is returned as UINT64_MAX. So small numbers can be multiplied by any unit.
  */
 static const char *digits(const char *text, uint64_t *ret)
 {
@@ -43,8 +43,13 @@ bool config_time(struct config_parser *p, const struct config_word *w, const cha
 		const char *name;
 		uint64_t us;
 	} units[] = {
-		{ "", 1000 },	     { "us", 1 },	  { "ms", 1000 },	  { "s", 1000000 },
-		{ "m", 60000000ull }, { "h", 3600000000ull }, { "d", 86400000000ull },
+		{ "", 1000 },
+		{ "us", 1 },
+		{ "ms", 1000 },
+		{ "s", 1000000 },
+		{ "m", 60000000ull },
+		{ "h", 3600000000ull },
+		{ "d", 86400000000ull },
 	};
 	const char *unit;
 	uint64_t n;
@@ -61,7 +66,8 @@ bool config_time(struct config_parser *p, const struct config_word *w, const cha
 		*ret = (unsigned int)((n * units[i].us + 999) / 1000);
 		return true;
 	}
-	config_fail(p, w, "%s takes a time, a number with us, ms, s, m, h or d (ms without), not %s",
+	config_fail(p, w,
+		    "%s takes a time, a number with us, ms, s, m, h or d (ms without), not %s",
 		    what, config_show(w->text).text);
 	return false;
 }
@@ -79,8 +85,8 @@ bool config_size(struct config_parser *p, const struct config_word *w, const cha
 		end++;
 	}
 	if (!end || *end || n > UINT32_MAX || n << shift < min || n << shift > max) {
-		config_fail(p, w, "%s takes a size from %uk to %uk (units: k, m, g), not %s",
-			    what, min >> 10, max >> 10, config_show(w->text).text);
+		config_fail(p, w, "%s takes a size from %uk to %uk (units: k, m, g), not %s", what,
+			    min >> 10, max >> 10, config_show(w->text).text);
 		return false;
 	}
 	*ret = (unsigned int)(n << shift);
@@ -93,16 +99,18 @@ bool config_name(struct config_parser *p, const struct config_word *w, char ret[
 				     "0123456789_.:-");
 
 	if (!len || w->text[len] || len >= CONFIG_NAME_MAX) {
-		config_fail(p, w, "the name %s: a name has 1 to %d letters, digits, '_', '.', ':' "
-			    "or '-'", config_show(w->text).text, CONFIG_NAME_MAX - 1);
+		config_fail(p, w,
+			    "the name %s: a name has 1 to %d letters, digits, '_', '.', ':' "
+			    "or '-'",
+			    config_show(w->text).text, CONFIG_NAME_MAX - 1);
 		return false;
 	}
 	memcpy(ret, w->text, len + 1);
 	return true;
 }
 
-bool config_string(struct config_parser *p, const struct config_word *w, const char *what, char *ret,
-		   size_t size)
+bool config_string(struct config_parser *p, const struct config_word *w, const char *what,
+		   char *ret, size_t size)
 {
 	size_t len = strlen(w->text);
 

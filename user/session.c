@@ -493,7 +493,7 @@ static enum splice_fallback try_join(struct session *s)
 		return FALLBACK_OFF;
 	if (!t->o.splice)
 		return FALLBACK_UNAVAILABLE;
-	if (s->dirs[CLIENT].eof)
+	if (s->dirs[CLIENT].eof || s->dirs[SERVER].eof)
 		return FALLBACK_HALF_CLOSED;
 	for (int i = 0; i < 2; i++)
 		ends[i] = (struct splice_end){
@@ -527,7 +527,8 @@ static void session_connected(struct session *s)
 		t->o.stats->joined++;
 	} else {
 		t->o.stats->fallback[fallback]++;
-		s->dirs[CLIENT].eof = false; /* known, but not read yet: recv() will say it in its turn */
+		/* A FIN may be known already, but it is not read yet: recv() will say it in its turn. */
+		s->dirs[CLIENT].eof = s->dirs[SERVER].eof = false;
 	}
 	arm_idle(s);
 	run_direction(s, CLIENT);
@@ -556,6 +557,16 @@ static void close_server(struct session *s)
 	e->poll.fd = s->record->fd[SERVER] = -1;
 }
 
+/* `option redispatch N`: does this retry (the nth, from 1) go to another server? */
+static bool is_redispatch(const struct config_proxy *conf, int nth)
+{
+	int interval = conf->redispatch_interval;
+
+	if (!conf->redispatch)
+		return false;
+	return interval > 0 ? nth % interval == 0 : nth == (int)conf->retries + 1 + interval;
+}
+
 /* An attempt failed: another server, the same one a little later, or the end. error is positive. */
 static void connect_failed(struct session *s, int error)
 {
@@ -577,7 +588,7 @@ static void connect_failed(struct session *s, int error)
 	}
 	s->why = timeout ? END_CONNECT_TIMEOUT : END_CONNECT_FAILED;
 	s->record->retries++;
-	if (!conf->redispatch) {
+	if (!is_redispatch(conf, s->record->retries)) {
 		/* Keep the place, and come back to the same server. */
 		stat_add(server->stats.retries, 1);
 		stat_add(s->backend->stats.retries, 1);
@@ -616,7 +627,7 @@ static void session_connect(struct session *s)
 		connect_failed(s, -r);
 		return;
 	}
-	if (loop_watch(t->o.loop, &e->poll, EPOLLOUT) < 0) {
+	if (loop_watch(t->o.loop, &e->poll, EPOLLOUT | EPOLLRDHUP) < 0) {
 		session_end(s, END_NO_RESOURCE);
 		return;
 	}
@@ -673,6 +684,7 @@ static void on_end(struct poll *p, uint32_t events)
 
 	if (s->record->state == LEDGER_CONNECTING && i == SERVER) {
 		error = sock_error(p->fd);
+		in->eof = events & EPOLLRDHUP; /* a server that speaks and closes at once */
 		if (error)
 			connect_failed(s, error);
 		else if (events & EPOLLOUT)

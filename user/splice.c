@@ -305,12 +305,15 @@ int splice_join(struct splice *sp, uint32_t session, struct splice_end ends[2], 
 		if (r < 0)
 			return r;
 	}
-	/* A direction is ready when its target is in the map: until then its segments are passed, and counted. */
-	for (int i = 1; i >= 0; i--) {
+	/*
+	 * A direction is ready when its target is in the map: until then its segments are passed, and counted. The client goes
+	 * first, since it is the likelier one to be refused.
+	 */
+	for (int i = 0; i < 2; i++) {
 		fd64 = (uint64_t)ends[i].fd;
 		r = bpf_map_update_elem(sp->sockets_fd, &index[i], &fd64, BPF_NOEXIST);
 		if (r < 0) {
-			flow_set(&sp->flows[index[0]], ready, 0);
+			flow_set(&sp->flows[index[!i]], ready, 0);
 			return r;
 		}
 		flow_set(&sp->flows[index[!i]], ready, 1);

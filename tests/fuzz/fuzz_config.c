@@ -2,8 +2,8 @@
 /*
  * fuzz_config.c - any bytes as a configuration: they are taken or refused with a printable reason.
  *
- * clang -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Iuser tests/fuzz/fuzz_config.c
- *       user/config*.c user/addr.c
+ * clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Iuser
+ *       tests/fuzz/fuzz_config.c user/config*.c user/addr.c
  * ./a.out -dict=tests/fuzz/config.dict tests/fuzz/corpus/config
  *
  * A byte 0x1e, which no line may hold, cuts the input into two files.

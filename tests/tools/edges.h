@@ -74,6 +74,7 @@ struct stage {
 	int listener;
 	int accept_delay_ms;
 	int patience_ms;
+	bool sick; /* the last clean session failed, so less patience is due */
 	uint64_t last_seed;
 	int64_t reset_at_us;
 	struct session sessions[SESSIONS_MAX];

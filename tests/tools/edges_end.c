@@ -147,7 +147,8 @@ static bool read_once(struct end *e)
 		return false;
 	}
 	if (n == 0) {
-		/* after the error, which the kernel tells once, a broken stream ends like that too */
+		/* after the error, which the kernel tells once, a broken stream ends like that too
+		 */
 		if (!e->error)
 			e->eof = true;
 		return false;

@@ -64,7 +64,7 @@ int try_call(struct session *s, int rcvbuf)
 		return 0;
 	if (errno != EINPROGRESS)
 		return errno;
-	if (poll(&p, 1, PATIENCE_MS) <= 0)
+	if (poll(&p, 1, st->patience_ms) <= 0)
 		return ETIMEDOUT;
 	getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len);
 	return error;
@@ -99,9 +99,10 @@ bool try_answer(struct session *s, int wait_ms)
 
 void answer(struct session *s)
 {
-	if (!try_answer(s, PATIENCE_MS))
-		fail(s->ends[SERVER].stage, "no connection came to --back within %d ms",
-		     PATIENCE_MS);
+	struct stage *st = s->ends[SERVER].stage;
+
+	if (!try_answer(s, st->patience_ms))
+		fail(st, "no connection came to --back within %d ms", st->patience_ms);
 }
 
 struct session *meet(struct stage *st)
