@@ -85,17 +85,27 @@ static __always_inline __s64 backlog(const struct flow *f, __u32 peer)
 	return queued;
 }
 
-static __always_inline bool tell(__u32 index, __u32 reason, __u64 cookie)
+/*
+ * A change of the mover and its event are one: without room in the ring there is no change. The flow must say the new state before
+ * the event is submitted, since userspace may look at it on another CPU at that very moment.
+ */
+static __always_inline struct flow_event *begin_change(__u32 index, __u32 reason, __u64 cookie)
 {
 	struct flow_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 
-	if (!e)
-		return false;
-	e->index = index;
-	e->reason = reason;
-	e->cookie = cookie;
-	bpf_ringbuf_submit(e, 0);
-	return true;
+	if (e) {
+		e->index = index;
+		e->reason = reason;
+		e->cookie = cookie;
+	}
+	return e;
+}
+
+static __always_inline void set_mode(struct flow *f, __u32 mode, __u32 reason)
+{
+	f->mode = mode;
+	f->reason = reason;
+	barrier();
 }
 
 /*
@@ -112,6 +122,7 @@ int shunt_verdict(struct __sk_buff *skb)
 {
 	__u32 len = skb->len, index, reason = FLOW_REASON_NONE, way = FLOW_EXIT_KERNEL;
 	volatile struct flow *shared;
+	struct flow_event *event;
 	struct flow *f;
 	__u32 *slot;
 	__u64 cookie;
@@ -140,17 +151,19 @@ int shunt_verdict(struct __sk_buff *skb)
 	if (f->mode == FLOW_USER) {
 		/* Home again? Only when userspace has written all that came before this segment. */
 		queued = -1;
+		event = NULL;
 		if (shared->want_kernel && f->passed == shared->moved)
 			queued = backlog(f, index ^ 1);
-		if (queued < 0 || !fits(queued, len, f->limit - f->limit / 4) ||
-		    !tell(index, FLOW_REASON_RESUMED, cookie)) {
+		if (queued >= 0 && fits(queued, len, f->limit - f->limit / 4))
+			event = begin_change(index, FLOW_REASON_RESUMED, cookie);
+		if (!event) {
 			f->passed += len;
 			return leave(SK_PASS, FLOW_EXIT_USER);
 		}
-		f->mode = FLOW_KERNEL;
-		f->reason = FLOW_REASON_RESUMED;
 		f->resumes++;
 		f->check_at = f->redirected + ((__u64)queued < f->limit ? f->limit - queued : 0);
+		set_mode(f, FLOW_KERNEL, FLOW_REASON_RESUMED);
+		bpf_ringbuf_submit(event, 0);
 		way = FLOW_EXIT_RESUMED;
 	} else if (!shared->want_kernel) {
 		reason = FLOW_REASON_WITHDRAWN;
@@ -169,11 +182,12 @@ int shunt_verdict(struct __sk_buff *skb)
 	}
 
 	if (reason != FLOW_REASON_NONE) {
-		if (tell(index, reason, cookie)) {
-			f->mode = FLOW_USER;
-			f->reason = reason;
+		event = begin_change(index, reason, cookie);
+		if (event) {
 			f->pauses++;
 			f->passed += len;
+			set_mode(f, FLOW_USER, reason);
+			bpf_ringbuf_submit(event, 0);
 			return leave(SK_PASS, FLOW_EXIT_PAUSED);
 		}
 		way = FLOW_EXIT_EVENT_LOST; /* nobody would come and read: better a little above the limit */
