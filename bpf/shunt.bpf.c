@@ -117,19 +117,60 @@ static __always_inline bool fits(__s64 queued, __u32 len, __u64 limit)
 	return queued == 0 || (__u64)queued + len <= limit;
 }
 
+/* The most that sk_skb_adjust_room() cuts at once, and how often: together more than the largest segment (BIG TCP, 512 KB). */
+#define TRIM_STEP 4095
+#define TRIM_STEPS 130
+
+/* Returns how many bytes of the segment are new, after cutting off those in front that are not; -1 if that is impossible. */
+static __always_inline __s64 trim(struct __sk_buff *skb, struct flow *f)
+{
+	__u32 seq = skb->cb[0], overlap;
+
+	if (!f->started) {
+		struct bpf_sock *sk = skb->sk;
+		struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+
+		if (!tp)
+			return -1;
+		f->next_seq = tp->copied_seq;
+		f->started = 1;
+	}
+	/*
+	 * A retransmission may begin before what we have and end behind it. TCP queues it as it is, since recvmsg() knows where it was;
+	 * tcp_read_skb(), through which segments come here, does not, and would hand us the old bytes once more.
+	 */
+	overlap = f->next_seq - seq;
+	if (overlap) {
+		if (overlap >= skb->len) /* a gap, when taken as a signed number */
+			return -1;
+		leave(0, FLOW_COUNT_TRIMMED);
+		for (int i = 0; i < TRIM_STEPS && overlap; i++) {
+			__u32 step = overlap < TRIM_STEP ? overlap : TRIM_STEP;
+
+			if (bpf_skb_adjust_room(skb, -(__s32)step, 0, 0))
+				return -1;
+			overlap -= step;
+		}
+		if (overlap)
+			return -1;
+	}
+	f->next_seq += skb->len;
+	return skb->len;
+}
+
 SEC("sk_skb")
 int shunt_verdict(struct __sk_buff *skb)
 {
-	__u32 len = skb->len, index, reason = FLOW_REASON_NONE, way = FLOW_EXIT_KERNEL;
+	__u32 len, index, reason = FLOW_REASON_NONE, way = FLOW_EXIT_KERNEL;
 	volatile struct flow *shared;
 	struct flow_event *event;
 	struct flow *f;
 	__u32 *slot;
 	__u64 cookie;
-	__s64 queued;
+	__s64 queued, fresh;
 
 	/* A bare FIN. Redirected it would break the peer's sending side (EPIPE), passed it crashes old kernels. */
-	if (!len)
+	if (!skb->len)
 		return leave(SK_DROP, FLOW_EXIT_FIN);
 
 	cookie = bpf_get_socket_cookie(skb);
@@ -141,6 +182,15 @@ int shunt_verdict(struct __sk_buff *skb)
 	if (!f)
 		return leave(SK_PASS, FLOW_EXIT_NO_SLOT);
 	shared = f; /* for what userspace may change under our feet */
+
+	fresh = trim(skb, f);
+	if (fresh < 0) {
+		event = begin_change(index, FLOW_REASON_BROKEN, cookie);
+		if (event)
+			bpf_ringbuf_submit(event, 0);
+		return leave(SK_DROP, FLOW_EXIT_BROKEN);
+	}
+	len = fresh;
 
 	if (!shared->ready) {
 		f->mode = FLOW_USER;

@@ -35,7 +35,8 @@ enum flow_reason {
 	FLOW_REASON_WITHDRAWN = 2, /* userspace took want_kernel back */
 	FLOW_REASON_NO_PEER = 3,   /* the peer's slot is empty: the session is coming to its end */
 	FLOW_REASON_RESUMED = 4,   /* USER -> KERNEL */
-	FLOW_REASON_MAX = 5,
+	FLOW_REASON_BROKEN = 5,	   /* bytes are missing or could not be trimmed: the session must be reset */
+	FLOW_REASON_MAX = 6,
 };
 
 struct flow {
@@ -49,6 +50,8 @@ struct flow {
 	shunt_u32 pauses;     /* KERNEL -> USER changes */
 	shunt_u32 resumes;    /* USER -> KERNEL changes after the first */
 	shunt_u32 reason;     /* enum flow_reason of the last change */
+	shunt_u32 next_seq;   /* TCP sequence number of the next byte that the program has not seen yet */
+	shunt_u32 started;    /* next_seq is valid */
 	/* ---- the user's line ---- */
 	shunt_u64 moved SHUNT_CACHE_LINE; /* of the passed bytes: read *and* written to the peer */
 	shunt_u64 extra; /* whatever else the peer's bytes_acked and send queue contain: relayed before the join, the SYN */
@@ -64,7 +67,7 @@ struct flow_event {
 	shunt_u64 cookie; /* of the socket: an event that comes after its session ended is recognised by it */
 };
 
-/* Ways out of the program; keys of the map `counters`. */
+/* What the program counts, mostly its ways out; keys of the map `counters`. */
 enum flow_exit {
 	FLOW_EXIT_FIN = 0,	     /* zero-length segment, dropped */
 	FLOW_EXIT_NO_SLOT = 1,	     /* socket without slot: passed */
@@ -75,7 +78,9 @@ enum flow_exit {
 	FLOW_EXIT_RESUMED = 6,	     /* redirected: this segment brought the direction back */
 	FLOW_EXIT_EVENT_LOST = 7,    /* wanted to pause, but the ring was full: redirected, and tried again at the next segment */
 	FLOW_EXIT_REDIRECT_LOST = 8, /* bpf_sk_redirect_map refused: the segment is gone, the session is being reset */
-	FLOW_EXIT_MAX = 9,
+	FLOW_EXIT_BROKEN = 9,	     /* dropped: see FLOW_REASON_BROKEN */
+	FLOW_COUNT_TRIMMED = 10,     /* not an exit: segments whose head had come before and was cut off */
+	FLOW_EXIT_MAX = 11,
 };
 
 #define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of the ring: some 8,000 records */

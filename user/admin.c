@@ -171,7 +171,8 @@ static int client_read(struct client *c)
 		if (!n)
 			c->eof = true;
 		c->len += (size_t)n;
-		client_touch(c);
+		if (!c->answer) /* or it could go on sending, and never read what it asked for */
+			client_touch(c);
 	}
 	return 0;
 }

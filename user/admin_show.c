@@ -14,9 +14,9 @@
 
 uint64_t show_seconds_since(const struct lb *lb, uint64_t at_ns)
 {
-	uint64_t now = loop_now(lb->loop);
+	int64_t age_ns = (int64_t)(loop_now(lb->loop) - at_ns);
 
-	return now > at_ns ? (now - at_ns) / NS_PER_SEC : 0;
+	return age_ns > 0 ? (uint64_t)age_ns / NS_PER_SEC : 0;
 }
 
 /* ---- show info, show version ---- */
@@ -59,6 +59,10 @@ static const char *exit_name(enum flow_exit e)
 		return "event_lost";
 	case FLOW_EXIT_REDIRECT_LOST:
 		return "redirect_lost";
+	case FLOW_EXIT_BROKEN:
+		return "broken";
+	case FLOW_COUNT_TRIMMED:
+		return "trimmed";
 	case FLOW_EXIT_MAX:
 		break;
 	}
@@ -189,7 +193,7 @@ void show_version(const struct show *s)
 
 struct sess_request {
 	FILE *out;
-	uint64_t now_ns;
+	const struct lb *lb;
 	uint64_t serial; /* 0 = all */
 	uint32_t nr;
 };
@@ -259,10 +263,7 @@ static void print_session(void *arg, const struct session_view *v)
 		format_end(&r->client, src), v->frontend->conf->name, b ? b->conf->name : "<NONE>",
 		v->server ? v->server->conf->name : "<none>", format_end(&r->server_addr, dst),
 		ledger_state_name(r->state),
-		format_age(q->now_ns > r->accepted_ns ? (q->now_ns - r->accepted_ns) / NS_PER_SEC :
-							0,
-			   age),
-		format_idle(r, idle));
+		format_age(show_seconds_since(q->lb, r->accepted_ns), age), format_idle(r, idle));
 	print_direction(q->out, "req", v, 0);
 	print_direction(q->out, "rsp", v, 1);
 	fprintf(q->out, " fallback=%s\n", fallback_name(r->fallback));
@@ -281,7 +282,7 @@ static bool parse_serial(const char *text, uint64_t *ret)
 
 void show_sess(const struct show *s)
 {
-	struct sess_request q = { .out = s->out, .now_ns = loop_now(s->lb->loop) };
+	struct sess_request q = { .out = s->out, .lb = s->lb };
 
 	if (s->nr_args && strcmp(s->args[0], "all") && !parse_serial(s->args[0], &q.serial)) {
 		fputs("'show sess' expects a session's id, such as 0x1f.\n", s->out);

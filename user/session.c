@@ -51,6 +51,7 @@ enum session_end {
 	END_QUEUE_TIMEOUT,
 	END_NO_RESOURCE,    /* descriptors, ports, memory */
 	END_KILLED,
+	END_BROKEN,	    /* the kernel's counters contradict each other: bytes are missing or too many */
 };
 
 struct end {
@@ -276,7 +277,9 @@ static void run_joined(struct session *s, int i)
 		d->total = received - 1; /* the FIN */
 	}
 	handed = s->record->relayed[i] + flow_get(f, redirected) + f->moved;
-	if (handed == d->total && is_proven(s, i))
+	if (handed > d->total)
+		session_end(s, END_BROKEN);
+	else if (handed == d->total && is_proven(s, i))
 		finish(s, i);
 	else if (!d->blocked)
 		arm_retry(s);
@@ -770,6 +773,10 @@ static void on_flow_event(void *arg, const struct flow_event *e)
 	/* A late event of a session that is gone. */
 	if (!s->record || s->ended || !s->joined || s->record->cookie[i] != e->cookie)
 		return;
+	if (e->reason == FLOW_REASON_BROKEN) {
+		session_end(s, END_BROKEN);
+		return;
+	}
 	run_direction(s, i);
 	session_update(s);
 }
@@ -814,6 +821,9 @@ static void termination(const struct session *s, enum session_end why, char ret[
 		break;
 	case END_KILLED:
 		who = 'K';
+		break;
+	case END_BROKEN:
+		who = 'I';
 		break;
 	}
 	ret[0] = who;
@@ -933,6 +943,9 @@ static void session_end(struct session *s, enum session_end why)
 	if (s->ended)
 		return;
 	s->ended = true;
+	if (why == END_BROKEN)
+		log_alert("session %lu is reset: the kernel's byte counters contradict each other; please report this",
+			  (unsigned long)s->record->serial);
 	for (int i = 0; i < 2; i++) {
 		loop_unwatch(loop, &s->ends[i].poll);
 		bytes[i] = bytes_of(s, i);

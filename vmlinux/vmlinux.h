@@ -49,15 +49,52 @@ enum sk_action {
 };
 
 /* The context of an sk_skb program (include/uapi/linux/bpf.h); the verifier rewrites accesses to it. */
+struct bpf_sock;
+
 struct __sk_buff {
 	__u32 len;
+	__u32 pkt_type;
+	__u32 mark;
+	__u32 queue_mapping;
+	__u32 protocol;
+	__u32 vlan_present;
+	__u32 vlan_tci;
+	__u32 vlan_proto;
+	__u32 priority;
+	__u32 ingress_ifindex;
+	__u32 ifindex;
+	__u32 tc_index;
+	__u32 cb[5]; /* of a TCP segment: struct tcp_skb_cb, which begins with seq and end_seq */
+	__u32 hash;
+	__u32 tc_classid;
+	__u32 data;
+	__u32 data_end;
+	__u32 napi_id;
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 data_meta;
+	union {
+		struct bpf_flow_keys *flow_keys;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+	__u64 tstamp;
+	__u32 wire_len;
+	__u32 gso_segs;
+	union {
+		struct bpf_sock *sk;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
 };
-
-struct bpf_sock;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct tcp_sock {
+	u32 copied_seq;	 /* first byte that nobody has taken out of the receive queue */
 	u32 snd_nxt;	 /* next sequence number to be sent */
 	u32 snd_una;	 /* first byte that is not acknowledged */
 	u64 bytes_acked; /* sum of all bytes acknowledged, SYN and FIN included */
