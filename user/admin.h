@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * admin.h - the stats sockets: HAProxy's line protocol on unix sockets. Parses a command, asks lb, pool and sessions, writes the answer.
+ * admin.h - the stats sockets: HAProxy's line protocol on unix sockets. Parses a command, asks lb,
+ * pool and sessions, writes the answer.
  */
 #ifndef SHUNT_ADMIN_H
 #define SHUNT_ADMIN_H
@@ -9,12 +10,17 @@ struct admin;
 struct lb;
 
 /*
- * Opens every `stats socket` of lb->config and starts serving on lb->loop. A socket file that nobody listens on is
- * replaced; one that a live process serves is -EADDRINUSE. What fails is logged. Returns 0 or -errno. lb must outlive it.
+ * Opens every `stats socket` of lb->config and starts serving on lb->loop; lb->pool, lb->ledger and
+ * lb->sessions must be there, and lb must outlive it. A socket file that nobody listens on is
+ * replaced; one that a live process serves is -EADDRINUSE, a file of another kind -EEXIST. What
+ * fails is logged. Returns 0 or -errno. Call it while the process has one thread (umask).
  */
 int admin_new(struct admin **ret, struct lb *lb);
 
-/* Closes and removes the sockets. Accepts NULL, returns NULL. */
+/*
+ * Cuts all clients off, closes the sockets, and removes their files unless somebody else has put
+ * others there. Accepts NULL, returns NULL.
+ */
 struct admin *admin_free(struct admin *a);
 
 #endif

@@ -514,8 +514,8 @@ static void print_server_state(FILE *out, const struct lb *lb, const struct serv
 		" 1 0 %d %d 0 0 0 - %u - 0 0 - - 0\n",
 		p->id, p->name, s->conf->id, s->conf->name,
 		addr_format_host(&s->conf->addr, host), maint ? 0 : 2, admin_state(s), s->weight,
-		s->conf->weight, show_seconds_since(lb, s->changed_ns), maint ? 0 : 2, maint ? 8 : 0,
-		addr_port(&s->conf->addr));
+		s->conf->weight, show_seconds_since(lb, s->changed_ns), maint ? 0 : 2,
+		maint ? 8 : 0, addr_port(&s->conf->addr));
 }
 
 void show_servers_state(const struct show *s)

@@ -93,3 +93,44 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, char *scra
 	out.status = RELAY_MORE;
 	return out;
 }
+
+struct relay_outcome relay_offer(int source, int sink, char *scratch, size_t n)
+{
+	struct relay_outcome out = { .status = RELAY_IDLE };
+	ssize_t got, sent;
+
+	do
+		got = recv(source, scratch, n, MSG_DONTWAIT | MSG_PEEK);
+	while (got < 0 && errno == EINTR);
+	if (got < 0 && errno == EAGAIN)
+		return out;
+	if (got <= 0) {
+		out.status = got == 0 ? RELAY_EOF : RELAY_SOURCE_ERROR;
+		out.error = got == 0 ? 0 : -errno;
+		return out;
+	}
+	sent = write_some(sink, scratch, (size_t)got);
+	if (sent < 0) {
+		out.status = RELAY_SINK_ERROR;
+		out.error = (int)sent;
+		return out;
+	}
+	out.moved = (uint64_t)sent;
+	if (sent < got)
+		out.status = RELAY_BLOCKED;
+	return out;
+}
+
+int relay_take(int source, char *scratch, size_t size, uint64_t n)
+{
+	while (n) {
+		ssize_t got = recv(source, scratch, MIN(size, n), MSG_DONTWAIT);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return got < 0 ? -errno : -EIO;
+		n -= (uint64_t)got;
+	}
+	return 0;
+}

@@ -39,6 +39,16 @@ struct relay_outcome {
  */
 struct relay_outcome relay_run(struct relay *r, int source, int sink, char *scratch, size_t size, uint64_t budget);
 
+/*
+ * Offers the next n bytes of the source to the sink without taking them: the source's window stays as it is. n is at most the
+ * size of scratch. RELAY_IDLE: all n bytes were written; or those that are there, if they are fewer. RELAY_BLOCKED: the sink took only a part. What out.moved
+ * says was written must be taken with relay_take() before anything else is read.
+ */
+struct relay_outcome relay_offer(int source, int sink, char *scratch, size_t n);
+
+/* Takes n bytes that were offered and written. Returns 0 or -errno (-EIO: they were not there any more). */
+int relay_take(int source, char *scratch, size_t size, uint64_t n);
+
 static inline uint32_t relay_held(const struct relay *r)
 {
 	return r->length - r->offset;

@@ -29,10 +29,12 @@
 #include "relay.h"
 #include "tcplog.h"
 
-#define SCRATCH_SIZE (256 * 1024)
+#define SCRATCH_SIZE (1024 * 1024)	  /* of a thread; an offer must fit */
+#define CHUNK_SIZE (256 * 1024)		  /* bytes of one read */
 #define BUDGET (1024 * 1024)		  /* bytes that one direction may move before the others have their turn */
 #define RETRY_MIN_NS (20 * NS_PER_US)	  /* looking again at the kernel's queue: first pause, */
 #define RETRY_MAX_NS (4 * NS_PER_MS)	  /* and the longest; it doubles in between */
+#define SLOW_NS (200 * NS_PER_MS)	  /* the least time of a sender's window probe (kernel: TCP_RTO_MIN) */
 #define FLUSH_STALL_NS (100 * NS_PER_MS)  /* after a reset: the other end may take this long to take another byte, */
 #define FLUSH_MAX_NS (1000 * NS_PER_MS)	  /* and this long in all, before it is reset too */
 #define TURN_AROUND_MS 1000u		  /* before the same server is tried again, as in HAProxy */
@@ -64,6 +66,9 @@ struct direction {
 	uint64_t proven;    /* redirected bytes that are known to have left the kernel's queue */
 	uint64_t total;	    /* all bytes of the stream; valid after eof */
 	bool blocked;	    /* the peer takes no more now: wait for its EPOLLOUT */
+	bool slow;	    /* the peer needs long for half its queue, */
+	bool tight;	    /* so the source's window was made small */
+	uint64_t blocked_ns; /* since when it is blocked */
 	bool proving;	    /* waiting for the kernel's queue towards the peer to drain */
 	bool eof;	    /* the source sent FIN */
 	bool done;	    /* the peer was sent FIN, or is never to get another byte */
@@ -197,6 +202,8 @@ static bool take_outcome(struct session *s, int i, const struct relay_outcome *o
 
 	if (out->moved)
 		s->retry_ns = 0;
+	if (out->status == RELAY_BLOCKED && !d->blocked)
+		d->blocked_ns = loop_now(s->table->o.loop);
 	d->blocked = out->status == RELAY_BLOCKED;
 	switch (out->status) {
 	case RELAY_IDLE:
@@ -226,7 +233,7 @@ static void run_relay(struct session *s, int i)
 	struct direction *d = &s->dirs[i];
 	struct relay_outcome out;
 
-	out = relay_run(&d->relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, t->scratch, SCRATCH_SIZE, BUDGET);
+	out = relay_run(&d->relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, t->scratch, CHUNK_SIZE, BUDGET);
 	s->record->relayed[i] += out.moved;
 	if (!take_outcome(s, i, &out))
 		return;
@@ -243,19 +250,37 @@ static bool move_passed(struct session *s, int i)
 	struct sessions *t = s->table;
 	struct direction *d = &s->dirs[i];
 	struct flow *f = flow_of(s, i);
+	int source = s->ends[i].poll.fd, sink = s->ends[!i].poll.fd;
 	struct relay_outcome out;
+	uint64_t left;
 
 	/* While passed != moved the direction is ours: the program cannot take it back. */
 	d->proving = false;
-	if (flow_get(f, passed) == f->moved)
+	left = flow_get(f, passed) - f->moved;
+	if (!left)
 		return true;
+	if (d->slow && !d->tight)
+		d->tight = sock_tighten(source, (uint32_t)(f->limit / 4));
 	if (!is_proven(s, i)) {
 		d->proving = true;
 		arm_retry(s);
 		return !s->ended;
 	}
-	out = relay_run(&d->relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, t->scratch, SCRATCH_SIZE, BUDGET);
+	if (!f->want_kernel || relay_held(&d->relay)) {
+		out = relay_run(&d->relay, source, sink, t->scratch, CHUNK_SIZE, BUDGET);
+		flow_set(f, moved, f->moved + out.moved);
+		return take_outcome(s, i, &out);
+	}
+	/*
+	 * The way home: write first, then publish, and only then take, which opens the window. So the next segment finds the
+	 * direction free, and the kernel has it again.
+	 */
+	out = relay_offer(source, sink, t->scratch, MIN(left, SCRATCH_SIZE));
 	flow_set(f, moved, f->moved + out.moved);
+	if (relay_take(source, t->scratch, SCRATCH_SIZE, out.moved) < 0) {
+		session_end(s, END_BROKEN);
+		return false;
+	}
 	return take_outcome(s, i, &out);
 }
 
@@ -414,7 +439,7 @@ static bool flush_moved_all(struct session *s, int i)
 			return false;
 		return flow_get(flow_of(s, i), passed) == flow_of(s, i)->moved && is_proven(s, i);
 	}
-	out = relay_run(&d->relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, s->table->scratch, SCRATCH_SIZE, BUDGET);
+	out = relay_run(&d->relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, s->table->scratch, CHUNK_SIZE, BUDGET);
 	s->record->relayed[i] += out.moved;
 	if (out.status == RELAY_SINK_ERROR || out.status == RELAY_NO_MEMORY)
 		session_end(s, s->why);
@@ -677,6 +702,19 @@ static void on_place(struct pool_wait *w)
 
 /* ---- events ---- */
 
+/*
+ * EPOLLOUT comes when half of the queue has left. Whoever needs longer than SLOW_NS for that gets the kernel back with a small
+ * window on the source (see sock_tighten()). A small window may stall for the sender's probe, 200 ms; for the slow, the rest of the queue
+ * hides that. For the others it would not, and the direction comes home by itself when they keep up.
+ */
+static void note_speed(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+
+	if (d->blocked && loop_now(s->table->o.loop) - d->blocked_ns >= SLOW_NS)
+		d->slow = true;
+}
+
 static void on_end(struct poll *p, uint32_t events)
 {
 	struct end *e = container_of(p, struct end, poll);
@@ -717,6 +755,7 @@ static void on_end(struct poll *p, uint32_t events)
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP))
 		run_direction(s, i);
 	if (events & EPOLLOUT) {
+		note_speed(s, !i);
 		s->dirs[!i].blocked = false;
 		run_direction(s, !i);
 	}

@@ -2,6 +2,7 @@
 /* sock.c - see sock.h. */
 #include "sock.h"
 
+#include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -120,6 +121,23 @@ int sock_activity(int fd, struct sock_activity *ret)
 	ret->acked = info.tcpi_bytes_acked;
 	ret->last_received_ms = info.tcpi_last_data_recv;
 	return 0;
+}
+
+bool sock_tighten(int fd, uint32_t bytes)
+{
+	uint32_t memory[SK_MEMINFO_VARS], size;
+	socklen_t len = sizeof(memory);
+	struct tcp_info info;
+
+	if (get_info(fd, &info) < 0 || getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &len) < 0)
+		return true;
+	size = memory[SK_MEMINFO_RCVBUF];
+	if (memory[SK_MEMINFO_RMEM_ALLOC] < size - size / 8)
+		return false;
+	bytes = MAX(bytes, info.tcpi_rcv_mss * 8);
+	if (bytes < size)
+		set_int(fd, SOL_SOCKET, SO_RCVBUF, (int)(bytes / 2)); /* the kernel doubles it */
+	return true;
 }
 
 int sock_error(int fd)

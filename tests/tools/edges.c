@@ -5,36 +5,34 @@
  *	      [--delay-back-accept]
  *
  * It connects to --front as the client and listens on --back as the server. The proxy in between
- *has that one server, no health checks (they would be taken for sessions), no PROXY header, a
- *connect timeout above 2 s and idle timeouts above 5 s. With --front equal to --back there is no
- *proxy at all: plain TCP is the perfect proxy, so everything must pass; that is how this program is
- *tested.
+ * has that one server, no health checks (they would be taken for sessions), no PROXY header, a
+ * connect timeout above 2 s and idle timeouts above 5 s. With --front equal to --back there is no
+ * proxy at all: plain TCP is the perfect proxy, so everything must pass; that is how this program
+ * is tested.
  *
  * One line per scenario, `ok NAME: notes` or `FAIL NAME: what was expected, what happened`; then
  * `N passed, N failed`. Exit status: 0, 1 after any failure, 2 for wrong usage. --only takes every
  * scenario whose name contains NAME; --quick leaves out what takes a second or is about time.
- * --delay-back-accept lets the server accept 50 ms late every time.
+ * --delay-back-accept lets the server accept 20 ms late every time. A line that begins with # says
+ * that after a failure not even a clean session passed.
  *
  * How it works: each end sends a stream of its own, whose bytes depend on the end's seed and on
- *their position, so a byte that is lost, repeated, reordered or from a stranger is seen and named.
- *An end has goals (how far to send, how far to read); step() moves both ends of a session once,
- *flow() until the goals of one end are met. All sockets are non-blocking and all waiting is poll()
- *with a deadline, so that no scenario can hang. A scenario that fails jumps back to the runner.
+ * their position, so a byte that is lost, repeated, reordered or a stranger's is seen and named.
+ * An end has goals (how far to send, how far to read); step() moves both ends of a session once,
+ * flow() until the goals of one end are met. All sockets are non-blocking and all waiting is poll()
+ * with a deadline, so that no scenario can hang. A scenario that fails jumps back to the runner.
  *
  * What is demanded of a proxy beyond right bytes:
+ *
  * - A reset is passed on as a reset, within 500 ms, even to an end that neither reads nor sends.
- *The other end gets ECONNRESET; EPIPE is how Linux says it to a socket that has had the other end's
- *   FIN, hence right only after a half-close, and anywhere else the sign of FIN where RST was due.
+ *   The other end gets ECONNRESET. EPIPE is how Linux says it to a socket that has had a FIN, so
+ *   it is right only after a half-close; elsewhere it shows that a FIN came where RST was due.
  * - What a resetting end sent just before may arrive or not, but only as a right prefix.
- * - A client that resets before its first byte may never be seen by the server; if it is, as a
- *reset.
- * - An urgent byte is one more byte of the stream, at its place. (Both ends have SO_OOBINLINE; a
- *proxy that does not set it on its own sockets drops the byte.) The urgent mark itself is not
- *demanded.
- * - A server that refuses shows to the client as a reset or a refusal, not as a clean end of
- *stream.
- * - The directions are independent: who does not read can still send, as long as the other end
- *reads.
+ * - A client that resets before its first byte may never be seen by the server, or as a reset.
+ * - An urgent byte is one more byte of the stream, at its place: both ends have SO_OOBINLINE, and
+ *   a proxy that does not set it on its own sockets drops the byte. The urgent mark may get lost.
+ * - A server that refuses shows to the client as a reset or a refusal, not as a clean EOF.
+ * - The directions are independent: who does not read can send, as long as the other end reads.
  * - A sender whose receiver does not read is stopped some time, here before 128 MB.
  */
 #include "edges.h"
@@ -81,7 +79,7 @@ static bool run(struct stage *st, const struct scenario *sc, enum side who, cons
 
 	st->note[0] = '\0';
 	st->expected = "";
-	st->patience_ms = st->sick ? PATIENCE_MS / 5 : PATIENCE_MS;
+	st->patience_ms = st->sick || st->stalls >= 3 ? IMPATIENCE_MS : PATIENCE_MS;
 	ok = setjmp(st->bail) == 0;
 	if (ok)
 		sc->play(st, who, sc->arg);

@@ -31,11 +31,12 @@
 enum {
 	CHUNK = 64 * 1024,
 	SESSIONS_MAX = 50,
-	PATIENCE_MS = 5000, /* nothing at all moves for so long: stalled */
-	STUCK_MS = 300,	    /* a sender that cannot send for so long is blocked */
+	PATIENCE_MS = 5000,   /* nothing at all moves for so long: stalled */
+	IMPATIENCE_MS = 2000, /* with a proxy that has shown to be broken */
+	STUCK_MS = 300,	      /* a sender that cannot send for so long is blocked */
 	RESET_LIMIT_MS = 500,
 	REFUSED_LIMIT_MS = 10000,
-	LATE_ACCEPT_MS = 50,
+	LATE_ACCEPT_MS = 20,
 	FILLED_MAX_MB = 128,
 };
 
@@ -74,7 +75,8 @@ struct stage {
 	int listener;
 	int accept_delay_ms;
 	int patience_ms;
-	bool sick; /* the last clean session failed, so less patience is due */
+	bool sick;	     /* the last clean session failed: so less patience is due */
+	unsigned int stalls; /* and so it is after a few of them */
 	uint64_t last_seed;
 	int64_t reset_at_us;
 	struct session sessions[SESSIONS_MAX];
@@ -166,8 +168,7 @@ void reset_seen_within(struct end *e, int limit_ms);
 
 /* ---- edges_meet.c: the listener, and how sessions begin ---- */
 
-/* (Re-)opens the server's listener; `rcvbuf` (0: the kernel's choice) is inherited by its sockets.
- */
+/* (Re-)opens the server's listener. Its sockets inherit `rcvbuf`; 0: the kernel's choice. */
 void listen_back(struct stage *st, int rcvbuf);
 void close_back(struct stage *st);
 /*

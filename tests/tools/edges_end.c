@@ -30,6 +30,8 @@ void note(struct stage *st, const char *fmt, ...)
 	size_t used = strlen(st->note);
 	va_list ap;
 
+	if (used + sizeof(", ") > sizeof(st->note))
+		return;
 	va_start(ap, fmt);
 	used += snprintf(st->note + used, sizeof(st->note) - used, "%s", used ? ", " : "");
 	vsnprintf(st->note + used, sizeof(st->note) - used, fmt, ap);
@@ -97,9 +99,15 @@ __attribute__((noreturn)) static void fail_wrong(struct end *e, size_t n)
 	const uint8_t *these;
 	uint64_t pos, at;
 	size_t bad = 0;
+	uint8_t wanted;
+	ssize_t more;
 
 	while (st->buf[bad] == st->want[bad])
 		bad++;
+	wanted = st->want[bad];
+	more = recv(e->fd, st->buf + n, CHUNK - n, 0);
+	if (more > 0)
+		n += more; /* the more of it, the easier to recognise */
 	these = st->buf + bad;
 	pos = e->got + bad;
 	if (n - bad >= 12) {
@@ -113,16 +121,19 @@ __attribute__((noreturn)) static void fail_wrong(struct end *e, size_t n)
 			fail(st,
 			     "%s: after %" PRIu64 " right bytes come its own, of position %" PRIu64,
 			     e->name, pos, at);
-		for (uint64_t seed = 1; seed <= st->last_seed; seed++)
-			if (find_in_stream(st, seed, CHUNK, these, &at))
+		for (uint64_t seed = 1; seed <= st->last_seed; seed++) {
+			uint64_t limit = seed + 8 > st->last_seed ? MB(16) : CHUNK;
+
+			if (find_in_stream(st, seed, limit, these, &at))
 				fail(st,
 				     "%s: after %" PRIu64
 				     " right bytes come those of another session "
 				     "(stream %" PRIu64 " of %" PRIu64 ", position %" PRIu64 ")",
 				     e->name, pos, seed, st->last_seed, at);
+		}
 	}
 	fail(st, "%s: after %" PRIu64 " right bytes comes 0x%02x instead of 0x%02x", e->name, pos,
-	     st->buf[bad], st->want[bad]);
+	     st->buf[bad], wanted);
 }
 
 /* ---- one end ---- */
@@ -257,10 +268,16 @@ static const char *end_text(const struct end *e, char *to, size_t size)
 void fail_state(struct session *s, const char *what)
 {
 	struct stage *st = s->ends[CLIENT].stage;
-	char c[120], v[120];
+	char c[200], v[200];
 
 	fail(st, "%s, but %s (%s; %s)", st->expected, what,
 	     end_text(&s->ends[CLIENT], c, sizeof(c)), end_text(&s->ends[SERVER], v, sizeof(v)));
+}
+
+static void __attribute__((noreturn)) fail_stalled(struct session *s)
+{
+	s->ends[CLIENT].stage->stalls++;
+	fail_state(s, "nothing moved any more");
 }
 
 static void check_unbroken(struct session *s)
@@ -281,7 +298,7 @@ void flow(struct end *e)
 {
 	while (wants_read(e) || wants_send(e)) {
 		if (!step(e->session, e->stage->patience_ms))
-			fail_state(e->session, "nothing moved any more");
+			fail_stalled(e->session);
 		check_unbroken(e->session);
 	}
 }

@@ -101,8 +101,10 @@ void answer(struct session *s)
 {
 	struct stage *st = s->ends[SERVER].stage;
 
-	if (!try_answer(s, st->patience_ms))
-		fail(st, "no connection came to --back within %d ms", st->patience_ms);
+	if (try_answer(s, st->patience_ms))
+		return;
+	st->stalls++;
+	fail(st, "no connection came to --back within %d ms", st->patience_ms);
 }
 
 struct session *meet(struct stage *st)
