@@ -29,10 +29,10 @@ USER_SRC := $(sort $(wildcard user/*.c))
 USER_OBJ := $(USER_SRC:user/%.c=$(BUILD)/user/%.o)
 TOOLS := $(BUILD)/exact $(BUILD)/edges
 CHECK_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
-BPF_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/bpf_*.c)))
+BPF_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(filter-out %_help.c,$(wildcard tests/bpf_*.c))))
 
 .PHONY: all
-all: $(BUILD)/shunt ## build the daemon: build/shunt
+all: $(BUILD)/shunt compile_commands.json ## build the daemon: build/shunt
 
 .PHONY: help
 help: ## this list
@@ -100,12 +100,19 @@ USES_relay := relay
 USES_stats := stats
 USES_ledger := ledger
 USES_pool := pool balance stats log addr
-USES_listener := listener loop sock
+USES_listener := listener loop sock addr
 USES_session := session loop sock relay pool balance stats ledger log addr tcplog listener
-USES_admin := admin admin_% session loop sock relay pool balance stats ledger log addr tcplog listener config config_%
+USES_session_connect := $(USES_session)
+USES_session_splice := $(USES_session)
+USES_admin := admin admin_% config config_% loop sock pool balance stats ledger log addr
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
-HELPS_session := fake_splice
-HELPS_admin := fake_splice
+HELPS_loop := netpair run_loop
+HELPS_relay := netpair
+HELPS_listener := netpair run_loop
+HELPS_session := fake_splice rig conf netpair run_loop
+HELPS_session_connect := $(HELPS_session)
+HELPS_session_splice := $(HELPS_session)
+HELPS_pool := conf
 
 $(BUILD)/tests/%.o: tests/%.c Makefile
 	$(call say,CC,$@)
@@ -115,15 +122,80 @@ $(BUILD)/tests/%.o: tests/%.c Makefile
 .SECONDEXPANSION:
 $(CHECK_TESTS): $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o \
 		$$(filter $$(addprefix $(BUILD)/user/,$$(addsuffix .o,$$(USES_$$*))),$(USER_OBJ)) \
-		$$(patsubst %,$(BUILD)/tests/%.o,$$(HELPS_$$*))
+		$$(addprefix $(BUILD)/tests/,$$(addsuffix .o,$$(HELPS_$$*)))
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(CMOCKA_LIBS)
+
+# The second ring: with the real splice, which is the skeleton and libbpf.
+BPF_USES_flow := splice qualify sock
+BPF_USES_overlap := splice sock
+BPF_USES_session := splice session loop sock relay pool balance stats ledger log addr tcplog
+BPF_HELPS_flow := bpf_help
+BPF_HELPS_session := bpf_help conf netpair run_loop
+
+$(BPF_TESTS): $(BUILD)/tests/bpf_%: $(BUILD)/tests/bpf_%.o \
+		$$(filter $$(addprefix $(BUILD)/user/,$$(addsuffix .o,$$(BPF_USES_$$*))),$(USER_OBJ)) \
+		$$(addprefix $(BUILD)/tests/,$$(addsuffix .o,$$(BPF_HELPS_$$*)))
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(BPF_LIBS) $(CMOCKA_LIBS) -lpthread
 
 .PHONY: check
 check: $(CHECK_TESTS) ## tests that need no privileges (cmocka)
 	$(Q)scripts/run-cmocka.sh $(CHECK_TESTS)
 
--include $(wildcard $(BUILD)/tools/*.d) $(USER_OBJ:.o=.d) $(BUILD)/shunt.bpf.d $(wildcard $(BUILD)/tests/*.d $(BUILD)/*.d)
+.PHONY: check-bpf
+check-bpf: $(BPF_TESTS) ## tests of the program in the running kernel (root)
+	$(Q)scripts/run-cmocka.sh $(BPF_TESTS)
+
+RINGS_NET ?=
+.PHONY: check-net
+check-net: all tools ## whole daemon, real peers, private namespaces (root); RINGS_NET="edges limits" for some of it
+	$(Q)scripts/check-net.sh $(RINGS_NET)
+
+.PHONY: check-kernels
+check-kernels: all tools $(BPF_TESTS) ## the same on Debian's kernels 6.1 and 6.12, emulated
+	$(Q)scripts/kernels.sh
+
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS := -g -O1 -std=gnu11 -D_GNU_SOURCE -Iuser -Iinclude -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+
+$(BUILD)/fuzz_config: tests/fuzz/fuzz_config.c $(wildcard user/config*.c user/config*.h) user/addr.c Makefile
+	$(call say,FUZZ,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(FUZZ_FLAGS) $(filter %.c,$^) -o $@
+
+.PHONY: fuzz
+fuzz: $(BUILD)/fuzz_config ## feed the parser with mutations for FUZZ_SECONDS (60)
+	@mkdir -p $(BUILD)/corpus/config
+	$(Q)$(BUILD)/fuzz_config -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 \
+		-dict=tests/fuzz/config.dict -artifact_prefix=$(BUILD)/ $(BUILD)/corpus/config tests/fuzz/corpus/config
+
+# ---- housekeeping ----
+
+FORMATTED := $(wildcard user/*.[ch] include/*.h tests/*.[ch] tests/tools/*.[ch] tests/fuzz/*.c)
+.PHONY: fmt
+fmt: ## format the C code (clang-format 14)
+	clang-format -i $(FORMATTED)
+
+.PHONY: lint
+lint: ## what the tools say: format, shellcheck, cppcheck
+	clang-format --dry-run -Werror $(FORMATTED)
+	shellcheck scripts/*.sh scripts/net/*.sh
+	cppcheck -q --enable=warning,portability --inline-suppr --error-exitcode=1 -Iuser -Iinclude user
+
+compile_commands.json: Makefile
+	@{ sep='['; for f in $(USER_SRC); do \
+		printf '%s\n{"directory": "%s", "file": "%s", "command": "%s"}' "$$sep" "$(CURDIR)" "$$f" \
+			'$(subst ",\\\",$(CC) $(ALL_CFLAGS) -I$(BUILD) -c) '"$$f"; sep=','; \
+	done; printf '\n]\n'; } > $@
+
+.PHONY: install
+install: $(BUILD)/shunt ## install the daemon and its manual under DESTDIR and PREFIX
+	install -D -m 755 $(BUILD)/shunt $(DESTDIR)$(PREFIX)/sbin/shunt
+	install -D -m 644 docs/shunt.8 $(DESTDIR)$(PREFIX)/share/man/man8/shunt.8
+	install -D -m 644 docs/shunt.cfg.5 $(DESTDIR)$(PREFIX)/share/man/man5/shunt.cfg.5
+
+-include $(wildcard $(BUILD)/tools/*.d $(BUILD)/user/*.d $(BUILD)/tests/*.d $(BUILD)/*.d)
 
 .PHONY: clean
 clean: ## remove what was built

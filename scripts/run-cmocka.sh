@@ -15,7 +15,7 @@ for program in "$@"; do
 	output=$(CMOCKA_MESSAGE_OUTPUT=stdout timeout "${SHUNT_TEST_TIMEOUT:-300}" ${SHUNT_WRAP:-} "$program" 2>&1)
 	status=$?
 	ok=$(grep -c '^\[       OK \]' <<< "$output")
-	bad=$(grep -c '^\[  FAILED  \] [a-z_0-9]*$' <<< "$output")
+	bad=$(grep '^\[  FAILED  \] [a-z_0-9]*$' <<< "$output" | sort -u | wc -l)
 	if [ "$status" -ne 0 ] || [ "$ok" -eq 0 ]; then
 		printf '%s\n' "$output"
 		printf 'FAIL %s: exit status %d\n' "${program##*/}" "$status"

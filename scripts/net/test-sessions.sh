@@ -1,0 +1,132 @@
+#!/bin/bash
+# test-sessions.sh - thousands of random sessions (sizes, chunks, delays, half-closes, slow readers, resets), checked at both ends,
+# through every path and every pair of address families; and nothing is left over afterwards.
+
+# shellcheck disable=SC2119,SC2317 # functions are called by run, and without arguments that they could take
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+net_begin "$@"
+
+# random_sessions COUNT LISTEN SERVER: drives them, by $DRIVER and $SERVE (words in front of the two programs).
+random_sessions()
+{
+	local count=$1 front=$2 back=$3 seed=${SHUNT_NET_SEED:-$RANDOM}
+
+	# shellcheck disable=SC2086 # words
+	spawn serve ${SERVE:-} "$PEER" serve --listen "$back"
+	wait_until "the server to listen" 10 has_line "$T/serve.out" '^ready'
+	# shellcheck disable=SC2086
+	spawn drive ${DRIVER:-} "$PEER" drive --connect "$front" --sessions "$count" --concurrency 64 --max-bytes 4m \
+		--slow 10 --reset 10 --delays 10 --seed "$seed" --timeout 30
+	note "seed $seed"
+	watch_drive
+	stop_server serve
+	expect_eq "errors at the servers" "$(field errors "$T/serve.out")" 0
+	expect_eq "right sessions" "$(field ok "$T/drive.out")" "$count"
+}
+
+# Waits for the driver; if it stands still for 15 s, keeps what is to be seen then.
+watch_drive()
+{
+	local before=-1 now since=$SECONDS
+
+	while is_running drive; do
+		now=$(awk '{ s += $3 } END { print s }' /proc/net/dev)
+		now=$(info CumConns)
+		if [ "$now" != "$before" ]; then
+			before=$now since=$SECONDS
+		elif [ $((SECONDS - since)) -ge 15 ] && [ ! -e "$T/stuck" ]; then
+			touch "$T/stuck"
+			save_state
+			mkdir -p "$T/when-stuck"
+			mv "$T"/show-*.txt "$T/ss.txt" "$T/flows.txt" "$T/when-stuck/" 2> /dev/null || :
+		fi
+		nap 0.5
+	done
+	join drive 1
+}
+
+# path COUNT GLOBAL LISTEN: COUNT sessions, after some that bring the daemon's memory to its working size.
+path()
+{
+	local count=$1 before rss
+
+	config "maxconn 200;$2" "$3" | start_shunt
+	before=$(descriptors)
+	random_sessions $((count / 5)) 127.0.0.1:8080 127.0.0.1:9001
+	expect_no_leftovers "$before"
+	rss=$(memory shunt VmRSS)
+	random_sessions $((count - count / 5)) 127.0.0.1:8080 127.0.0.1:9001
+	expect_no_leftovers "$before"
+	# What allocator and stack have once used, they keep: that is not more the longer it runs.
+	expect_le "growth of the daemon's memory in kB" $(($(memory shunt VmRSS) - rss)) 4096
+	expect_eq CumConns "$(info CumConns)" "$count"
+}
+
+random_sessions_through_the_kernel()
+{
+	path "$(full 1000 10000)" "splice require" ""
+	expect_gt "bytes moved by the kernel" "$(info BytesInKernel)" "$(info BytesInUser)"
+	expect_gt SessionsJoined "$(info SessionsJoined)" 0
+}
+
+random_sessions_through_userspace()
+{
+	path "$(full 1000 10000)" "" "no option splice-auto"
+	expect_eq BytesInKernel "$(info BytesInKernel)" 0
+	expect_eq BytesOutKernel "$(info BytesOutKernel)" 0
+}
+
+random_sessions_with_requests_in_the_kernel()
+{
+	path "$(full 500 2500)" "splice require" "option splice-request"
+	expect_gt BytesInKernel "$(info BytesInKernel)" 0
+	expect_eq BytesOutKernel "$(info BytesOutKernel)" 0
+}
+
+random_sessions_with_responses_in_the_kernel()
+{
+	path "$(full 500 2500)" "splice require" "option splice-response"
+	expect_eq BytesInKernel "$(info BytesInKernel)" 0
+	expect_gt BytesOutKernel "$(info BytesOutKernel)" 0
+}
+
+random_sessions_that_change_their_mover_all_the_time()
+{
+	path "$(full 500 2500)" "splice require;tune.splice.limit 4k" ""
+	expect_gt Pauses "$(info Pauses)" "$(full 100 500)"
+	expect_gt Resumes "$(info Resumes)" "$(full 100 500)"
+}
+
+random_sessions_between_three_hosts()
+{
+	local before
+
+	hosts
+	config "maxconn 200;splice require" "" | sed 's/127.0.0.1:8080/10.1.0.1:8080/; s/127.0.0.1:9001/10.2.0.2:9001/' |
+		RUN_AS="nsenter --net=/run/netns/$BALANCER" start_shunt
+	before=$(descriptors)
+	DRIVER="nsenter --net=/run/netns/$CLIENT" SERVE="nsenter --net=/run/netns/$SERVER" \
+		random_sessions "$(full 300 2000)" 10.1.0.1:8080 10.2.0.2:9001
+	expect_no_leftovers "$before"
+}
+
+# families LISTEN SERVER
+families()
+{
+	config "maxconn 200;splice require" "" | sed "s/127.0.0.1:8080/$1/; s/127.0.0.1:9001/$2/" | start_shunt
+	random_sessions "$(full 200 1000)" "$1" "$2"
+	expect_no_leftovers "$(descriptors)"
+	expect_gt BytesInKernel "$(info BytesInKernel)" 0
+}
+
+run random_sessions_through_the_kernel
+run random_sessions_through_userspace
+run random_sessions_with_requests_in_the_kernel
+run random_sessions_with_responses_in_the_kernel
+run random_sessions_that_change_their_mover_all_the_time
+run random_sessions_between_three_hosts
+run random_sessions_from_ipv4_to_ipv6 families 127.0.0.1:8080 '[::1]:9001'
+run random_sessions_from_ipv6_to_ipv4 families '[::1]:8080' 127.0.0.1:9001
+run random_sessions_from_ipv6_to_ipv6 families '[::1]:8080' '[::1]:9001'
+net_end

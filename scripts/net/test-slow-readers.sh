@@ -1,0 +1,175 @@
+#!/bin/bash
+# test-slow-readers.sh - readers that stop, that go on, that are slow: memory stays within the limit plus the sockets' buffers,
+# everybody else keeps his latency, every byte arrives, and the mover may change as often as it likes.
+
+# shellcheck disable=SC2119,SC2317 # functions are called by run, and without arguments that they could take
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+net_begin "$@"
+
+# What one stopped reader may cost, in MB: the limit (2) and the buffers of the four sockets (4 and 6 are the kernel's largest, ours
+# sends with 8); and what the machine may do besides.
+READER_MB=32
+NOISE_MB=64
+
+total_bytes()
+{
+	ask "show info" | awk -F ': ' '/^Bytes(In|Out)(Kernel|User):/ { s += $2 } END { print s }'
+}
+
+# Has nothing moved for 300 ms, but something before?
+stands_still()
+{
+	local before
+
+	before=$(total_bytes)
+	[ "$before" -gt 0 ] || return 1
+	nap 0.3
+	[ "$(total_bytes)" -eq "$before" ]
+}
+
+begin_watching()
+{
+	BEFORE_KB=$(machine_memory MemAvailable)
+	TCP_BEFORE_KB=$(awk -v page="$(getconf PAGESIZE)" '$1 == "TCP:" { print int($NF * page / 1024) }' /proc/net/sockstat)
+	spawn watch watch_memory
+	wait_until "a first look at the memory" 5 test -s "$T/memory.min"
+}
+
+# expect_memory_was_kept MEGABYTES [READERS]: so much waited, for so many readers.
+expect_memory_was_kept()
+{
+	local used allowed=$(((NOISE_MB + ${2:-1} * READER_MB) * 1024))
+
+	kill "${PID[watch]}"
+	used=$((BEFORE_KB - $(cat "$T/memory.min")))
+	note "$((used / 1024)) MB of memory for $1 MB that waited; TCP: $((($(cat "$T/tcp.max") - TCP_BEFORE_KB) / 1024)) MB"
+	note "daemon: $(memory shunt VmHWM) kB"
+	expect_le "memory used by the machine in kB" "$used" "$allowed"
+	expect_le "memory used by TCP in kB" $(($(cat "$T/tcp.max") - TCP_BEFORE_KB)) "$allowed"
+	expect_le "peak memory of the daemon in kB" "$(memory shunt VmHWM)" 65536
+}
+
+# stopped_download GLOBAL LISTEN
+stopped_download()
+{
+	local mb
+
+	mb=$(full 256 1024)
+	config "$1" "$2" | start_shunt
+	spawn_server source source --listen 127.0.0.1:9001 --bytes "${mb}m"
+	begin_watching
+	spawn fetch "$PEER" fetch --connect 127.0.0.1:8080 --bytes "${mb}m" --pause-after 8m --pause-ms 3000
+	wait_until "the download to stand still" 3 stands_still
+	# The pause is over after 3 s; at 60 MB/s, which no path of ours is slower than, the rest takes 17.
+	join fetch 20
+	stop_server source
+	expect_memory_was_kept "$mb"
+}
+
+stopped_upload()
+{
+	local mb
+
+	mb=$(full 256 1024)
+	config "splice require" "" | start_shunt
+	spawn_server sink sink --verify --listen 127.0.0.1:9001 --pause-after 8m --pause-ms 3000
+	begin_watching
+	spawn push "$PEER" push --connect 127.0.0.1:8080 --bytes "${mb}m"
+	wait_until "the upload to stand still" 3 stands_still
+	join push 20
+	stop_server sink
+	expect_memory_was_kept "$mb"
+}
+
+# The same over wires with real windows and segments of 1500 bytes.
+a_client_on_another_host_stops_with_much_behind_it()
+{
+	local mb
+
+	mb=$(full 128 512)
+	hosts
+	config "splice require" "" | sed 's/127.0.0.1:8080/10.1.0.1:8080/; s/127.0.0.1:9001/10.2.0.2:9001/' |
+		RUN_AS="nsenter --net=/run/netns/$BALANCER" start_shunt
+	spawn source nsenter "--net=/run/netns/$SERVER" "$PEER" source --listen 10.2.0.2:9001 --bytes "${mb}m"
+	wait_until "the source to listen" 10 has_line "$T/source.out" '^ready'
+	begin_watching
+	spawn fetch nsenter "--net=/run/netns/$CLIENT" "$PEER" fetch --connect 10.1.0.1:8080 --bytes "${mb}m" \
+		--pause-after 8m --pause-ms 3000
+	wait_until "the download to stand still" 3 stands_still
+	# The pause is over after 3 s; at 60 MB/s, which no path of ours is slower than, the rest takes 17.
+	join fetch 20
+	stop_server source
+	expect_memory_was_kept "$mb"
+}
+
+eight_stopped_readers_disturb_nobody()
+{
+	local mb quiet busy
+
+	mb=$(full 64 128)
+	two_listens "splice require" | start_shunt
+	spawn_server echo echo --listen 127.0.0.1:9002
+	spawn_server source source --listen 127.0.0.1:9001 --bytes "${mb}m"
+	client ping 20 ping --connect 127.0.0.1:8081 --count 500 --interval-us 1000
+	quiet=$(field p99_us "$T/ping.out")
+	begin_watching
+	spawn fetch "$PEER" fetch --connect 127.0.0.1:8080 --bytes "${mb}m" --connections 8 --pause-after 4m --pause-ms 4000
+	wait_until "eight downloads to stand still" 4 stands_still
+	expect_eq "clients of both frontends" "$(info CurrConns)" 8
+	client ping 20 ping --connect 127.0.0.1:8081 --count 1000 --interval-us 1000
+	busy=$(field p99_us "$T/ping.out")
+	is_running fetch || fail "expected the readers to be stopped still, got them ended"
+	note "p99 $quiet us without, $busy us with them"
+	expect_le "p99 of a round trip in us beside eight stopped readers" "${busy%.*}" 5000
+	join fetch 60
+	expect_memory_was_kept $((8 * mb)) 8
+}
+
+# Prints a configuration with a second way, from port 8081 to port 9002.
+two_listens()
+{
+	config "$1" "${2:-}"
+	printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:9002\n'
+}
+
+# Has each direction of the only session changed to userspace, and back, so often?
+each_direction_changed()
+{
+	ask "show sess" | grep -o '\(pauses\|resumes\)=[0-9]*' |
+		awk -F = -v wanted="$1" '{ n++; if ($2 < wanted) few = 1 } END { exit n != 4 || few }'
+}
+
+# Bursts that the limit has no room for, again and again, with an end between them.
+a_session_changes_its_movers_1000_times()
+{
+	config "splice require;tune.splice.limit 4k" "" | start_shunt
+	spawn_server echo echo --listen 127.0.0.1:9001
+	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --size 256k --count 4000
+	wait_until "1000 changes of the mover and back, in each direction" 20 each_direction_changed 1000
+	join ping 30
+	wait_until "CurrConns 0" 10 equals 0 info CurrConns
+	note "$(info Pauses) pauses, $(info Resumes) resumes"
+	expect_eq "bytes moved in all" "$(info TotalBytesOut)" $((4000 * 256 * 1024))
+	stop_server echo
+}
+
+a_slow_client_is_served_by_the_kernel()
+{
+	config "splice require" "" | start_shunt
+	spawn_server source source --listen 127.0.0.1:9001 --bytes 128m
+	client fetch 60 fetch --connect 127.0.0.1:8080 --bytes 128m --rate 48m
+	wait_until "CurrConns 0" 10 equals 0 info CurrConns
+	note "$(info BytesOutKernel) bytes by the kernel, $(info BytesOutUser) by userspace, $(info Pauses) pauses"
+	expect_gt "bytes moved by the kernel" "$(info BytesOutKernel)" "$(info BytesOutUser)"
+	expect_eq "bytes moved in all" "$(info TotalBytesOut)" $((128 * 1024 * 1024))
+}
+
+run a_client_stops_with_1_gb_behind_it stopped_download "splice require" ""
+run a_client_stops_with_1_gb_behind_it_in_userspace stopped_download "" "no option splice-auto"
+run a_server_stops_with_1_gb_behind_it stopped_upload
+run a_client_on_another_host_stops_with_much_behind_it
+run eight_stopped_readers_disturb_nobody
+run a_session_changes_its_movers_1000_times
+run a_slow_client_is_served_by_the_kernel
+net_end

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* test_relay.c - one direction moved by userspace: every byte in order, whatever the sink takes, and whose error it is. */
+#include "netpair.h"
+
+#include <string.h>
+
+#include "relay.h"
+
+#define SIZE 16384 /* of the scratch buffer */
+#define NO_BUDGET UINT64_MAX
+
+/* What the next recv() or send() is to fail with; 0 = nothing. */
+static int recv_error, send_error;
+
+ssize_t recv(int fd, void *buf, size_t len, int flags)
+{
+	if (recv_error) {
+		errno = recv_error;
+		recv_error = 0;
+		return -1;
+	}
+	return recvfrom(fd, buf, len, flags, NULL, NULL);
+}
+
+ssize_t send(int fd, const void *buf, size_t len, int flags)
+{
+	if (send_error) {
+		errno = send_error;
+		send_error = 0;
+		return -1;
+	}
+	return sendto(fd, buf, len, flags, NULL, 0);
+}
+
+/* from ── source ══ relay ══ sink ── to */
+static struct peer from, to;
+static int source, sink;
+static struct relay relay;
+static char scratch[SIZE];
+static uint64_t moved;
+
+static int setup(void **state)
+{
+	int fds[2];
+
+	(void)state;
+	net_pair(fds);
+	source = fds[0];
+	peer_init(&from, fds[1], 1, 2);
+	net_pair(fds);
+	sink = fds[0];
+	peer_init(&to, fds[1], 2, 1);
+	relay = (struct relay){ 0 };
+	recv_error = send_error = 0;
+	moved = 0;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	relay_done(&relay);
+	close(source);
+	close(sink);
+	peer_close(&from);
+	peer_close(&to);
+	return 0;
+}
+
+static struct relay_outcome run(uint64_t budget)
+{
+	struct relay_outcome out = relay_run(&relay, source, sink, scratch, SIZE, budget);
+
+	moved += out.moved;
+	return out;
+}
+
+/* Lets `from` send so many more bytes, which must be in the source then. */
+static void give(uint64_t bytes)
+{
+	from.to_send += bytes;
+	peer_step(&from);
+	assert_int_equal(from.sent, from.to_send);
+}
+
+/* The sink takes nothing any more, and the relay holds bytes. */
+static void block(void)
+{
+	do
+		give(SIZE / 2);
+	while (run(NO_BUDGET).status == RELAY_IDLE);
+	assert_true(relay_held(&relay) > 0);
+}
+
+static void wait_for_bytes(void)
+{
+	uint64_t until = now_ns() + NET_DEADLINE_MS * NS_PER_MS;
+
+	while (to.received < moved && now_ns() < until)
+		peer_step(&to);
+	assert_int_equal(to.received, moved);
+}
+
+static void nothing_to_read_is_idle(void **state)
+{
+	struct relay_outcome out = run(NO_BUDGET);
+
+	(void)state;
+	assert_int_equal(out.status, RELAY_IDLE);
+	assert_int_equal(out.moved, 0);
+}
+
+static void bytes_are_moved_in_order(void **state)
+{
+	(void)state;
+	for (uint64_t n = 1; n < 3 * SIZE; n = n * 3 + 1) {
+		give(n);
+		while (run(NO_BUDGET).moved)
+			;
+	}
+	assert_int_equal(moved, from.sent);
+	wait_for_bytes();
+	assert_null(relay.held);
+}
+
+static void end_of_stream_is_told_after_the_last_byte(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	from.fin = true;
+	give(100);
+	do
+		out = run(NO_BUDGET);
+	while (out.status == RELAY_IDLE);
+	assert_int_equal(out.status, RELAY_EOF);
+	assert_int_equal(out.error, 0);
+	assert_int_equal(moved, 100);
+	wait_for_bytes();
+	assert_false(to.eof); /* the session says FIN, not the relay */
+}
+
+static void what_the_sink_does_not_take_is_held_and_goes_first(void **state)
+{
+	struct relay_outcome out;
+	uint32_t held;
+
+	(void)state;
+	block();
+	assert_int_equal(moved + relay_held(&relay), from.sent);
+	/* While it is blocked nothing more is read. */
+	give(10);
+	held = relay_held(&relay);
+	out = run(NO_BUDGET);
+	assert_int_equal(out.status, RELAY_BLOCKED);
+	assert_true(relay_held(&relay) <= held);
+	assert_int_equal(net_readable(source), 10);
+	while (moved < from.sent) {
+		peer_step(&to);
+		run(NO_BUDGET);
+	}
+	assert_null(relay.held);
+	wait_for_bytes();
+}
+
+static void end_of_stream_waits_for_what_is_held(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	block();
+	from.fin = true;
+	peer_step(&from);
+	assert_int_equal(run(NO_BUDGET).status, RELAY_BLOCKED);
+	do {
+		peer_step(&to);
+		out = run(NO_BUDGET);
+	} while (out.status == RELAY_BLOCKED || out.status == RELAY_IDLE);
+	assert_int_equal(out.status, RELAY_EOF);
+	assert_int_equal(moved, from.sent);
+	wait_for_bytes();
+}
+
+static void memory_is_held_only_while_bytes_are(void **state)
+{
+	(void)state;
+	block();
+	assert_non_null(relay.held);
+	while (relay_held(&relay)) {
+		peer_step(&to);
+		run(0);
+	}
+	assert_null(relay.held);
+	block();
+	relay_done(&relay);
+	assert_null(relay.held);
+	assert_int_equal(relay_held(&relay), 0);
+	relay_done(&relay); /* idempotent */
+}
+
+static void budget_ends_a_run_that_could_go_on(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	give(5 * SIZE);
+	out = run(2 * SIZE);
+	assert_int_equal(out.status, RELAY_MORE);
+	assert_int_equal(out.moved, 2 * SIZE);
+	out = run(SIZE + 1); /* what one read brings may go beyond */
+	assert_int_equal(out.status, RELAY_MORE);
+	assert_int_equal(out.moved, 2 * SIZE);
+	assert_int_equal(net_readable(source), SIZE);
+}
+
+static void budget_of_zero_reads_nothing(void **state)
+{
+	(void)state;
+	give(100);
+	assert_int_equal(run(0).moved, 0);
+	assert_int_equal(net_readable(source), 100);
+	block();
+	give(100);
+	while (relay_held(&relay)) {
+		peer_step(&to);
+		run(0);
+	}
+	assert_true(net_readable(source) >= 100);
+}
+
+static void reset_of_the_source_is_its_error_and_comes_after_its_bytes(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	give(100);
+	peer_reset(&from);
+	out = run(NO_BUDGET);
+	if (out.status == RELAY_IDLE)
+		out = run(NO_BUDGET);
+	assert_int_equal(out.status, RELAY_SOURCE_ERROR);
+	assert_int_equal(out.error, -ECONNRESET);
+	assert_int_equal(moved, 100);
+	wait_for_bytes();
+}
+
+static void reset_of_the_sink_is_its_error(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	peer_reset(&to);
+	give(100);
+	out = run(NO_BUDGET);
+	assert_int_equal(out.status, RELAY_SINK_ERROR);
+	assert_true(out.error == -ECONNRESET || out.error == -EPIPE);
+	assert_int_equal(out.moved, 0);
+}
+
+static void reset_of_the_sink_is_told_for_held_bytes_too(void **state)
+{
+	(void)state;
+	block();
+	peer_reset(&to);
+	assert_int_equal(run(NO_BUDGET).status, RELAY_SINK_ERROR);
+}
+
+static void interrupted_calls_are_made_again(void **state)
+{
+	(void)state;
+	give(100);
+	recv_error = EINTR;
+	assert_int_equal(run(NO_BUDGET).moved, 100);
+	give(100);
+	send_error = EINTR;
+	assert_int_equal(run(NO_BUDGET).moved, 100);
+	wait_for_bytes();
+}
+
+static void kernel_without_memory_is_a_full_sink(void **state)
+{
+	(void)state;
+	give(100);
+	send_error = ENOBUFS;
+	assert_int_equal(run(NO_BUDGET).status, RELAY_BLOCKED);
+	assert_int_equal(relay_held(&relay), 100);
+	assert_int_equal(run(NO_BUDGET).moved, 100);
+	wait_for_bytes();
+}
+
+/* ---- offering ---- */
+
+static struct relay_outcome offer(size_t n)
+{
+	struct relay_outcome out = relay_offer(source, sink, scratch, n);
+
+	moved += out.moved;
+	return out;
+}
+
+static void offered_bytes_stay_in_the_source_until_they_are_taken(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	give(100);
+	out = offer(60);
+	assert_int_equal(out.status, RELAY_IDLE);
+	assert_int_equal(out.moved, 60);
+	assert_int_equal(net_readable(source), 100);
+	assert_int_equal(relay_take(source, scratch, SIZE, 60), 0);
+	assert_int_equal(net_readable(source), 40);
+	assert_int_equal(offer(SIZE).moved, 40); /* all there is */
+	assert_int_equal(relay_take(source, scratch, 7, 40), 0);
+	assert_int_equal(net_readable(source), 0);
+	wait_for_bytes();
+}
+
+static void offer_to_a_full_sink_says_how_much_it_took(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	for (;;) {
+		give(SIZE / 2);
+		out = offer(SIZE / 2);
+		assert_int_equal(relay_take(source, scratch, SIZE, out.moved), 0);
+		if (out.status == RELAY_BLOCKED)
+			break;
+		assert_int_equal(out.status, RELAY_IDLE);
+	}
+	assert_int_equal(moved + (uint64_t)net_readable(source), from.sent);
+	while (moved < from.sent) {
+		peer_step(&to);
+		out = offer(SIZE / 2);
+		assert_int_equal(relay_take(source, scratch, SIZE, out.moved), 0);
+	}
+	wait_for_bytes();
+}
+
+static void offer_tells_ends_and_errors_like_a_run(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	assert_int_equal(offer(SIZE).status, RELAY_IDLE);
+	recv_error = EINTR;
+	send_error = EINTR;
+	give(10);
+	assert_int_equal(offer(SIZE).moved, 10);
+	recv_error = EINTR;
+	assert_int_equal(relay_take(source, scratch, SIZE, 10), 0);
+	give(10);
+	send_error = ECONNRESET;
+	out = offer(SIZE);
+	assert_int_equal(out.status, RELAY_SINK_ERROR);
+	assert_int_equal(out.error, -ECONNRESET);
+	assert_int_equal(out.moved, 0);
+	recv_error = ETIMEDOUT;
+	out = offer(SIZE);
+	assert_int_equal(out.status, RELAY_SOURCE_ERROR);
+	assert_int_equal(out.error, -ETIMEDOUT);
+	assert_int_equal(relay_take(source, scratch, SIZE, 10), 0);
+	from.fin = true;
+	peer_step(&from);
+	do
+		out = offer(SIZE);
+	while (out.status == RELAY_IDLE);
+	assert_int_equal(out.status, RELAY_EOF);
+}
+
+static void taking_what_is_not_there_is_an_error(void **state)
+{
+	(void)state;
+	give(10);
+	assert_int_equal(relay_take(source, scratch, SIZE, 11), -EAGAIN);
+	from.fin = true;
+	give(10);
+	while (net_readable(source) < 10)
+		;
+	peer_close(&from);
+	assert_int_equal(relay_take(source, scratch, SIZE, 0), 0);
+	while (relay_take(source, scratch, SIZE, 11) == -EAGAIN)
+		;
+	assert_int_equal(relay_take(source, scratch, SIZE, 1), -EIO);
+}
+
+#define relay_test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		relay_test(nothing_to_read_is_idle),
+		relay_test(bytes_are_moved_in_order),
+		relay_test(end_of_stream_is_told_after_the_last_byte),
+		relay_test(what_the_sink_does_not_take_is_held_and_goes_first),
+		relay_test(end_of_stream_waits_for_what_is_held),
+		relay_test(memory_is_held_only_while_bytes_are),
+		relay_test(budget_ends_a_run_that_could_go_on),
+		relay_test(budget_of_zero_reads_nothing),
+		relay_test(reset_of_the_source_is_its_error_and_comes_after_its_bytes),
+		relay_test(reset_of_the_sink_is_its_error),
+		relay_test(reset_of_the_sink_is_told_for_held_bytes_too),
+		relay_test(interrupted_calls_are_made_again),
+		relay_test(kernel_without_memory_is_a_full_sink),
+		relay_test(offered_bytes_stay_in_the_source_until_they_are_taken),
+		relay_test(offer_to_a_full_sink_says_how_much_it_took),
+		relay_test(offer_tells_ends_and_errors_like_a_run),
+		relay_test(taking_what_is_not_there_is_an_error),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
