@@ -182,7 +182,7 @@ static void parse_timeout(struct config_parser *p)
 
 static void parse_redispatch(struct config_parser *p)
 {
-	const char *text = p->nr_args ? p->args->text : "-1";
+	const char *text = p->nr_args ? p->args->text : "1";
 	const char *digits = text + (text[0] == '-');
 	size_t nr_digits = strspn(digits, "0123456789");
 	long n = strtol(text, NULL, 10);
