@@ -507,6 +507,7 @@ static void pump(struct rig *rig, int i)
 	struct flow *f = rig_flow(rig, i);
 	uint64_t left;
 
+	rig->awaited[i] = false;
 	while ((left = flow_get(f, passed) - f->moved)) {
 		ssize_t n, sent;
 
@@ -514,8 +515,11 @@ static void pump(struct rig *rig, int i)
 			return;
 		n = recv(rig->ends[i], rig->scratch, (size_t)MIN(left, SCRATCH_SIZE),
 			 MSG_DONTWAIT | MSG_PEEK);
-		if (n == 0 || (n < 0 && errno == EAGAIN))
-			return; /* counted, and not there yet; 0 is no proof of an end */
+		if (n == 0 || (n < 0 && errno == EAGAIN)) {
+			/* Counted, and not there yet: the kernel's worker brings it. */
+			rig->awaited[i] = true;
+			return;
+		}
 		assert_ok(n);
 		sent = send(rig->ends[!i], rig->scratch, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (sent < 0 && errno == EAGAIN)
@@ -532,7 +536,7 @@ void rig_turn(struct rig *rig)
 
 	for (int i = 0; i < 2; i++) {
 		bool reads = rig->joined && !rig->no_pump[i] && rig->ends[i] >= 0 &&
-			     flow_get(rig_flow(rig, i), mode) == FLOW_USER &&
+			     flow_get(rig_flow(rig, i), mode) == FLOW_USER && !rig->awaited[i] &&
 			     flow_get(rig_flow(rig, i), redirected) == rig->proven[i];
 
 		p[1 + i] = (struct pollfd){ .fd = reads ? rig->ends[i] : -1, .events = POLLIN };

@@ -123,6 +123,7 @@ struct rig {
 	struct splice_end joins[2];
 	struct traffic senders[2], receivers[2]; /* by direction */
 	uint64_t proven[2]; /* redirected bytes that have left the kernel's queue */
+	bool awaited[2];    /* poll(2) says readable, recv() says not yet: spinning would keep the worker off */
 	char *scratch;
 	uint64_t events[2][FLOW_REASON_MAX];
 	uint64_t strangers; /* events with another cookie */

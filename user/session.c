@@ -35,6 +35,7 @@
 #define RETRY_MIN_NS (20 * NS_PER_US)	  /* looking again at the kernel's queue: first pause, */
 #define RETRY_MAX_NS (4 * NS_PER_MS)	  /* and the longest; it doubles in between */
 #define SLOW_NS (200 * NS_PER_MS)	  /* the least time of a sender's window probe (kernel: TCP_RTO_MIN) */
+#define SLOW_TIMES 3
 #define FLUSH_STALL_NS (100 * NS_PER_MS)  /* after a reset: the other end may take this long to take another byte, */
 #define FLUSH_MAX_NS (1000 * NS_PER_MS)	  /* and this long in all, before it is reset too */
 #define TURN_AROUND_MS 1000u		  /* before the same server is tried again, as in HAProxy */
@@ -66,8 +67,8 @@ struct direction {
 	uint64_t proven;    /* redirected bytes that are known to have left the kernel's queue */
 	uint64_t total;	    /* all bytes of the stream; valid after eof */
 	bool blocked;	    /* the peer takes no more now: wait for its EPOLLOUT */
-	bool slow;	    /* the peer needs long for half its queue, */
-	bool tight;	    /* so the source's window was made small */
+	uint8_t slow;	    /* how often in a row the peer needed long for half its queue; */
+	bool tight;	    /* so the source's buffer was made small */
 	uint64_t blocked_ns; /* since when it is blocked */
 	bool proving;	    /* waiting for the kernel's queue towards the peer to drain */
 	bool eof;	    /* the source sent FIN */
@@ -259,8 +260,8 @@ static bool move_passed(struct session *s, int i)
 	left = flow_get(f, passed) - f->moved;
 	if (!left)
 		return true;
-	if (d->slow && !d->tight)
-		d->tight = sock_tighten(source, (uint32_t)(f->limit / 4));
+	if (d->slow >= SLOW_TIMES && !d->tight)
+		d->tight = sock_tighten(source, (uint32_t)(f->limit / 8));
 	if (!is_proven(s, i)) {
 		d->proving = true;
 		arm_retry(s);
@@ -703,16 +704,25 @@ static void on_place(struct pool_wait *w)
 /* ---- events ---- */
 
 /*
- * EPOLLOUT comes when half of the queue has left. Whoever needs longer than SLOW_NS for that gets the kernel back with a small
- * window on the source (see sock_tighten()). A small window may stall for the sender's probe, 200 ms; for the slow, the rest of the queue
- * hides that. For the others it would not, and the direction comes home by itself when they keep up.
+ * EPOLLOUT comes when half of the queue has left. Whoever needs SLOW_NS for that, again and again, gets the kernel back with a small
+ * buffer on the source (see sock_tighten()). A small buffer may stall for the sender's probe, 200 ms; for the slow, the rest of the
+ * queue hides that. For the others it would not, and the direction comes home by itself when they keep up.
  */
 static void note_speed(struct session *s, int i)
 {
 	struct direction *d = &s->dirs[i];
+	uint64_t took = loop_now(s->table->o.loop) - d->blocked_ns;
 
-	if (d->blocked && loop_now(s->table->o.loop) - d->blocked_ns >= SLOW_NS)
-		d->slow = true;
+	if (!d->blocked)
+		return;
+	if (took >= SLOW_NS) {
+		d->slow = MIN(d->slow + 1, SLOW_TIMES);
+	} else {
+		d->slow = 0;
+		if (d->tight)
+			sock_loosen(s->ends[i].poll.fd);
+		d->tight = false;
+	}
 }
 
 static void on_end(struct poll *p, uint32_t events)

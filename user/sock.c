@@ -140,6 +140,11 @@ bool sock_tighten(int fd, uint32_t bytes)
 	return true;
 }
 
+void sock_loosen(int fd)
+{
+	set_int(fd, SOL_SOCKET, SO_BUF_LOCK, SOCK_SNDBUF_LOCK);
+}
+
 int sock_error(int fd)
 {
 	int error = 0;

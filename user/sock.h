@@ -56,6 +56,9 @@ int sock_activity(int fd, struct sock_activity *ret);
  */
 bool sock_tighten(int fd, uint32_t bytes);
 
+/* Takes it back: the kernel tunes the buffer again (from Linux 5.14 on). */
+void sock_loosen(int fd);
+
 /* Takes and clears SO_ERROR. */
 int sock_error(int fd);
 
