@@ -24,7 +24,7 @@
 #include "util.h"
 
 /* For emulated machines; a healthy kernel needs none of it. */
-#define PATIENCE_MS 1500
+#define PATIENCE_MS 30000
 
 /* Waits in steps of a millisecond. step is what is to be done in between. */
 #define wait_for(condition, step)                                                              \
@@ -123,7 +123,6 @@ struct rig {
 	struct splice_end joins[2];
 	struct traffic senders[2], receivers[2]; /* by direction */
 	uint64_t proven[2]; /* redirected bytes that have left the kernel's queue */
-	bool awaited[2];    /* poll(2) says readable, recv() says not yet: spinning would keep the worker off */
 	char *scratch;
 	uint64_t events[2][FLOW_REASON_MAX];
 	uint64_t strangers; /* events with another cookie */

@@ -47,18 +47,23 @@ static void start(void)
 	be = fe->backend;
 }
 
-/* Picks, and returns the server's number; or the error. */
-static int pick(const struct pool_tried *tried)
+/* Picks, and returns the server's number; or the error. waited: as one that was called from the queue. */
+static int pick_as(const struct pool_tried *tried, bool waited)
 {
 	static const struct pool_tried none;
 	struct server *s = NULL;
-	int r = pool_pick(be, tried ? tried : &none, 1, &s);
+	int r = pool_pick(be, tried ? tried : &none, waited, 1, &s);
 
 	if (r < 0) {
 		assert_null(s);
 		return r;
 	}
 	return (int)(s - be->servers);
+}
+
+static int pick(const struct pool_tried *tried)
+{
+	return pick_as(tried, false);
 }
 
 static void expect_picks(const char *numbers)
@@ -279,7 +284,7 @@ static void on_place(struct pool_wait *w)
 	if (waiter->again)
 		pool_wait(be, w);
 	else
-		pick(NULL);
+		assert_int_equal(pick_as(NULL, true), 0);
 }
 
 static void waiters_init(struct waiter *w, uint32_t n)
@@ -322,6 +327,25 @@ static void place_that_gets_free_goes_to_the_first_that_waits(void **state)
 	assert_int_equal(be->stats.queued, 0);
 	assert_int_equal(be->stats.queued_max, 3);
 	assert_int_equal(be->servers[0].stats.current, 0);
+}
+
+static void who_comes_late_takes_no_place_from_those_that_wait(void **state)
+{
+	struct waiter w[2];
+
+	(void)state;
+	one_server_with_one_place();
+	be->servers[1].state = SERVER_READY; /* has no maxconn */
+	waiters_init(w, 2);
+	pool_wait(be, &w[0].wait);
+	pool_wait(be, &w[1].wait);
+	w[0].again = true; /* so the place stays free, and one goes on waiting */
+	pool_leave(&be->servers[0]);
+	assert_int_equal(be->servers[0].stats.current, 0);
+	/* Only the unlimited one is for whoever comes now. */
+	assert_int_equal(pick(NULL), 1);
+	assert_int_equal(pick(NULL), 1);
+	assert_int_equal(pick_as(NULL, true), 0);
 }
 
 static void who_gives_up_waiting_is_not_called(void **state)
@@ -380,6 +404,7 @@ int main(void)
 		pool_test(full_server_is_passed_over_and_all_full_means_wait),
 		pool_test(retry_keeps_its_place_even_at_a_full_server),
 		pool_test(place_that_gets_free_goes_to_the_first_that_waits),
+		pool_test(who_comes_late_takes_no_place_from_those_that_wait),
 		pool_test(who_gives_up_waiting_is_not_called),
 		pool_test(who_waits_anew_is_called_once_for_each_place),
 		pool_test(free_accepts_null),

@@ -357,6 +357,8 @@ static int build(struct lb *lb)
 	};
 	int r;
 
+	if (lb->config->global.nbthread > 1)
+		log_warning("nbthread %u: this version runs one thread", lb->config->global.nbthread);
 	r = set_limits(lb);
 	if (r < 0)
 		return r;

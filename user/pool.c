@@ -177,7 +177,8 @@ void pool_tried_done(struct pool_tried *t)
 struct pick {
 	struct backend *backend;
 	const struct pool_tried *tried;
-	bool full; /* somebody would do, but has no place */
+	bool behind; /* others wait for a place: only servers without maxconn are free to take */
+	bool full;   /* somebody would do, but has no place */
 };
 
 static bool usable(void *arg, uint32_t number)
@@ -187,16 +188,20 @@ static bool usable(void *arg, uint32_t number)
 
 	if (s->state != SERVER_READY || pool_tried_has(pick->tried, number))
 		return false;
-	if (s->conf->maxconn && stat_get(s->stats.current) >= s->conf->maxconn) {
+	if (s->conf->maxconn && (pick->behind || stat_get(s->stats.current) >= s->conf->maxconn)) {
 		pick->full = true;
 		return false;
 	}
 	return true;
 }
 
-int pool_pick(struct backend *b, const struct pool_tried *tried, uint64_t now_s, struct server **ret)
+int pool_pick(struct backend *b, const struct pool_tried *tried, bool waited, uint64_t now_s, struct server **ret)
 {
-	struct pick pick = { .backend = b, .tried = tried };
+	struct pick pick = {
+		.backend = b,
+		.tried = tried,
+		.behind = !waited && !list_empty(&b->queue),
+	};
 	int64_t number = balance_pick(&b->balance, usable, &pick);
 
 	if (number < 0)
@@ -213,17 +218,21 @@ void pool_enter(struct server *s, uint64_t now_s)
 	stats_enter(&s->stats, now_s);
 }
 
+void pool_wake(struct backend *b)
+{
+	struct pool_wait *w;
+
+	if (list_empty(&b->queue))
+		return;
+	w = list_first(&b->queue, struct pool_wait, entry);
+	pool_unwait(b, w);
+	w->fn(w);
+}
+
 void pool_leave(struct server *s)
 {
-	struct backend *b = s->backend;
-
 	stats_leave(&s->stats);
-	if (!list_empty(&b->queue)) {
-		struct pool_wait *w = list_first(&b->queue, struct pool_wait, entry);
-
-		pool_unwait(b, w);
-		w->fn(w);
-	}
+	pool_wake(s->backend);
 }
 
 void pool_wait(struct backend *b, struct pool_wait *w)

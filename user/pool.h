@@ -78,14 +78,18 @@ void pool_tried_done(struct pool_tried *t);
 
 /*
  * Picks the next server of b that is ready, has weight, was not tried and has a place, and takes that place (pool_leave() gives it back).
+ * waited: it was called from the queue; who was not does not get a limited server's place before those that wait.
  * Returns 0; -EAGAIN: there is such a server, but it is full (wait with pool_wait()); -ENOENT: there is none.
  */
-int pool_pick(struct backend *b, const struct pool_tried *tried, uint64_t now_s, struct server **ret);
+int pool_pick(struct backend *b, const struct pool_tried *tried, bool waited, uint64_t now_s, struct server **ret);
 
 /* Takes a place at this very server, full or not: a retry of a session that has just left it. */
 void pool_enter(struct server *s, uint64_t now_s);
 
-/* Gives the place back and calls the first of those that wait. */
+/* Calls the first of those that wait, if any: there may be a place. */
+void pool_wake(struct backend *b);
+
+/* Gives the place back, for the first of those that wait. */
 void pool_leave(struct server *s);
 
 void pool_wait(struct backend *b, struct pool_wait *w);

@@ -90,7 +90,8 @@ struct session {
 	struct direction dirs[2];
 	struct timer timer;    /* connect, queue, turn-around; then inactivity */
 	struct timer retry;    /* look again at what no event tells */
-	struct later release;
+	struct later release;  /* when it has ended */
+	struct later placed;   /* when it has got out of the queue */
 	struct pool_wait wait;
 	struct pool_tried tried;
 	uint64_t acked[2];     /* as of the last look of the inactivity timer */
@@ -99,6 +100,7 @@ struct session {
 	uint64_t placed_ns;    /* when it got out of the queue, or was accepted */
 	uint32_t queue_before; /* sessions before it then */
 	bool was_redispatched;
+	bool waited;	       /* in the queue, and was called */
 };
 
 struct sessions {
@@ -670,7 +672,7 @@ static void session_choose(struct session *s, struct server *failed)
 	struct loop *loop = s->table->o.loop;
 	const struct config_timeouts *timeout = &s->backend->conf->timeout;
 	uint32_t ms = timeout->queue ?: timeout->connect;
-	int r = pool_pick(s->backend, &s->tried, loop_now(loop) / NS_PER_SEC, &s->server);
+	int r = pool_pick(s->backend, &s->tried, s->waited, loop_now(loop) / NS_PER_SEC, &s->server);
 
 	if (r == 0) {
 		if (failed) {
@@ -692,13 +694,26 @@ static void session_choose(struct session *s, struct server *failed)
 	}
 }
 
+static void on_placed(struct later *l)
+{
+	struct session *s = container_of(l, struct session, placed);
+
+	if (s->ended) {
+		pool_wake(s->backend); /* the place is the next one's */
+		return;
+	}
+	loop_timer_clear(s->table->o.loop, &s->timer);
+	s->waited = true;
+	s->placed_ns = loop_now(s->table->o.loop);
+	session_choose(s, NULL);
+}
+
+/* Somebody has just left: after this turn, or a whole queue whose connects fail at once would end in one another. */
 static void on_place(struct pool_wait *w)
 {
 	struct session *s = container_of(w, struct session, wait);
 
-	loop_timer_clear(s->table->o.loop, &s->timer);
-	s->placed_ns = loop_now(s->table->o.loop);
-	session_choose(s, NULL);
+	loop_later(s->table->o.loop, &s->placed);
 }
 
 /* ---- events ---- */
@@ -1015,7 +1030,7 @@ static void session_end(struct session *s, enum session_end why)
 	stats_leave(&s->backend->stats);
 	t->o.stats->current--;
 	loop_later(loop, &s->release);
-	leave_server(s); /* last: it may start another session's connect */
+	leave_server(s);
 }
 
 /* ---- the beginning ---- */
@@ -1059,6 +1074,7 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 	timer_init(&s->timer, on_timer);
 	timer_init(&s->retry, on_retry);
 	later_init(&s->release, on_release);
+	later_init(&s->placed, on_placed);
 	list_init(&s->wait.entry);
 	s->wait.fn = on_place;
 	s->ends[CLIENT].poll.fd = s->record->fd[CLIENT] = fd;
