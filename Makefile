@@ -18,7 +18,7 @@ say = $(if $(V),@:,@printf '  %-7s %s\n' $(1) $(2))
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith
 CFLAGS ?= -O2 -g
 ALL_CFLAGS := -std=gnu11 -D_GNU_SOURCE -DSHUNT_VERSION='"$(VERSION)"' $(WARN) -Iuser -Iinclude $(CFLAGS) \
-	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
+	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -Wno-format-overflow) # gcc guesses wrong there
 ALL_LDFLAGS := $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 BPF_LIBS = $(shell $(PKG_CONFIG) --libs libbpf)
 CMOCKA_LIBS = $(shell $(PKG_CONFIG) --libs cmocka)
