@@ -128,9 +128,13 @@ $(CHECK_TESTS): $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o \
 
 # The second ring: with the real splice, which is the skeleton and libbpf.
 BPF_USES_flow := splice qualify sock
+BPF_USES_mover := splice sock
 BPF_USES_overlap := splice sock
+BPF_USES_pins := splice sock
 BPF_USES_session := splice session loop sock relay pool balance stats ledger log addr tcplog
 BPF_HELPS_flow := bpf_help
+BPF_HELPS_mover := bpf_help
+BPF_HELPS_pins := bpf_help
 BPF_HELPS_session := bpf_help conf netpair run_loop
 
 $(BPF_TESTS): $(BUILD)/tests/bpf_%: $(BUILD)/tests/bpf_%.o \

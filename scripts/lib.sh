@@ -220,6 +220,7 @@ end_all()
 		[ $$ -ne 1 ] || kill -KILL -1 2> /dev/null
 		nap 0.02
 	done
+	! type -P nft > /dev/null || nft flush ruleset 2> /dev/null # of our own network
 	for name in /run/netns/*; do
 		[ ! -e "$name" ] || ip netns delete "${name##*/}"
 	done

@@ -72,6 +72,10 @@ void tcp_pair(int ret[2], const struct pair_options *o)
 	listener = socket(at.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	ret[0] = socket(at.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_true(listener >= 0 && ret[0] >= 0);
+	if (o->mss) {
+		set_int(ret[0], IPPROTO_TCP, TCP_MAXSEG, o->mss);
+		set_int(listener, IPPROTO_TCP, TCP_MAXSEG, o->mss);
+	}
 	if (o->rcvbuf[0])
 		set_int(ret[0], SOL_SOCKET, SO_RCVBUF, o->rcvbuf[0]);
 	if (o->rcvbuf[1])
@@ -299,7 +303,8 @@ int traffic_join(struct traffic *t, bool stop)
 
 int map_fd(const char *name)
 {
-	for (int fd = 3; fd < 1024; fd++) {
+	/* The newest first: a test that failed may have left its own. */
+	for (int fd = 1023; fd > 2; fd--) {
 		struct bpf_map_info info = { 0 };
 		uint32_t len = sizeof(info);
 

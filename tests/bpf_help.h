@@ -28,11 +28,14 @@
 
 /* Waits in steps of a millisecond. step is what is to be done in between. */
 #define wait_for(condition, step)                                                              \
-	for (uint64_t until_ = now_ns() + PATIENCE_MS * NS_PER_MS; !(condition);) {            \
-		if (now_ns() > until_)                                                         \
-			fail_msg("line %d: waited in vain for %s", __LINE__, #condition);      \
-		step;                                                                          \
-	}
+	do {                                                                                   \
+		const uint64_t until_ = now_ns() + PATIENCE_MS * NS_PER_MS;                    \
+		while (!(condition)) {                                                         \
+			if (now_ns() > until_)                                                 \
+				fail_msg("line %d: in vain: %s", __LINE__, #condition);        \
+			step;                                                                  \
+		}                                                                              \
+	} while (0)
 #define wait_until(condition) wait_for(condition, usleep(1000))
 
 /* The message is about a result that should be 0 or more. */
@@ -57,6 +60,7 @@ enum family { IP4, IP6, IP4_MAPPED };
 struct pair_options {
 	enum family family;
 	int rcvbuf[2]; /* of ret[0] and ret[1]; 0 = the kernel's choice */
+	int mss;       /* 0 = loopback's 64 KB */
 };
 
 /* One loopback connection: ret[0] connected to ret[1], which was accepted. */

@@ -337,8 +337,8 @@ int shutdown(int fd, int how)
 
 		if (e->queued)
 			broke(the_one, "FIN of direction %u before %zu redirected bytes", from, e->queued);
-		if (count_of(e->fd, FIONREAD))
-			broke(the_one, "FIN of direction %u before the last bytes were read", from);
+		if (unseen(the_one, from))
+			broke(the_one, "FIN of direction %u before the program has seen the last bytes", from);
 		if (the_one->flows[from].moved != the_one->flows[from].passed)
 			broke(the_one, "FIN of direction %u before the last bytes were written", from);
 	}

@@ -304,6 +304,44 @@ static void reset_with_a_full_queue_is_not_a_clean_end(void **state)
 	rig_done(&r);
 }
 
+static void what_was_read_before_a_reset_arrives(void **state)
+{
+	struct rig r;
+	uint64_t read;
+
+	(void)state;
+	rig_init(&r, 1);
+	rig_start(&r);
+	rig_meet(&r, 0);
+	r.client.deaf = true;
+	r.server.to_send = 64 * BULK;
+	WAIT_FOR(&r, only(&r)->held[TO_CLIENT]);
+	read = only(&r)->bytes[TO_CLIENT].user + only(&r)->held[TO_CLIENT];
+	r.client.deaf = false;
+	peer_reset(&r.server);
+	WAIT_FOR(&r, r.client.eof || r.client.error);
+	assert_true(peer_was_reset(&r.client));
+	assert_true(r.client.received >= read);
+	rig_done(&r);
+}
+
+static void reset_that_a_write_finds_first_is_the_other_ends(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, 1);
+	rig_start(&r);
+	rig_meet(&r, 0);
+	r.client.to_send = 10;
+	peer_step(&r.client);
+	peer_reset(&r.server); /* its event comes after the client's */
+	WAIT_FOR(&r, r.client.eof || r.client.error);
+	assert_true(peer_was_reset(&r.client));
+	assert_string_equal(rig_log(&r).state, "SD");
+	rig_done(&r);
+}
+
 static void reset_while_this_end_has_bytes_to_get_throws_them_away(void **state)
 {
 	struct rig r;
@@ -565,6 +603,8 @@ int main(void)
 		cmocka_unit_test(reset_of_the_server_becomes_a_reset_of_the_client),
 		cmocka_unit_test(what_was_sent_before_a_reset_arrives),
 		cmocka_unit_test(reset_with_a_full_queue_is_not_a_clean_end),
+		cmocka_unit_test(what_was_read_before_a_reset_arrives),
+		cmocka_unit_test(reset_that_a_write_finds_first_is_the_other_ends),
 		cmocka_unit_test(reset_while_this_end_has_bytes_to_get_throws_them_away),
 		cmocka_unit_test(reset_after_a_half_close_is_not_a_clean_end),
 		cmocka_unit_test(reset_after_the_end_of_the_answer_is_still_told),

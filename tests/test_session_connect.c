@@ -493,6 +493,32 @@ static void client_that_says_fin_in_the_queue_is_served(void **state)
 	rig_done(&r);
 }
 
+static void half_closed_client_that_waits_does_not_spin(void **state)
+{
+	struct peer late;
+	uint64_t woken, turns;
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, 1);
+	r.server_conf[0]->maxconn = 1;
+	rig_start(&r);
+	rig_meet(&r, 0);
+	rig_client(&r, &late);
+	r.extra[0] = &late;
+	late.fin = true;
+	WAIT_FOR(&r, r.be->stats.queued == 1);
+	rig_run_ms(&r, 2);
+	woken = loop_turns(r.loop);
+	turns = r.turns;
+	rig_run_ms(&r, 10);
+	assert_int_equal(loop_turns(r.loop) - woken, r.turns - turns);
+	part(&r, &r.client, &r.server);
+	rig_accept(&r, 0, &r.server);
+	part(&r, &late, &r.server);
+	rig_done(&r);
+}
+
 static void full_server_is_passed_over_while_another_has_a_place(void **state)
 {
 	struct peer clients[3], servers[3];
@@ -719,6 +745,7 @@ int main(void)
 		cmocka_unit_test(without_a_queue_timeout_the_connect_timeout_counts),
 		cmocka_unit_test(client_that_leaves_the_queue_is_passed_over),
 		cmocka_unit_test(client_that_says_fin_in_the_queue_is_served),
+		cmocka_unit_test(half_closed_client_that_waits_does_not_spin),
 		cmocka_unit_test(full_server_is_passed_over_while_another_has_a_place),
 		cmocka_unit_test(place_of_a_failed_attempt_goes_to_the_next_in_the_queue),
 		cmocka_unit_test(kill_empties_the_queue_too),

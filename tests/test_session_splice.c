@@ -64,6 +64,19 @@ static void wait_until_blocked(struct rig *r, uint32_t index)
 	assert_int_equal(fake_splice_queued(r->splice, index), 0);
 }
 
+/* The daemon sleeps, but for a look every 4 ms (RETRY_MAX_NS). */
+static void expect_quiet(struct rig *r)
+{
+	uint64_t woken, turns, began;
+
+	rig_run_ms(r, 10);
+	woken = loop_turns(r->loop);
+	turns = r->turns;
+	began = now_ns();
+	rig_run_ms(r, 30);
+	assert_true(loop_turns(r->loop) - woken - (r->turns - turns) <= 2 + (now_ns() - began) / (4 * NS_PER_MS));
+}
+
 /* ---- the kernel moves ---- */
 
 static void joined_session_is_moved_by_the_kernel_alone(void **state)
@@ -208,7 +221,6 @@ static void paused_direction_waits_until_the_kernels_queue_has_drained(void **st
 static void waiting_for_the_kernels_queue_does_not_spin(void **state)
 {
 	struct rig r;
-	uint64_t woken, turns;
 
 	(void)state;
 	start_joined(&r);
@@ -218,14 +230,28 @@ static void waiting_for_the_kernels_queue_does_not_spin(void **state)
 	fake_splice_pause(r.splice, TO_SERVER, FLOW_REASON_LIMIT);
 	r.client.to_send = 2000;
 	WAIT_FOR(&r, flow(&r, TO_SERVER)->passed);
-	rig_run_ms(&r, 10);
-	woken = loop_turns(r.loop);
-	turns = r.turns;
-	rig_run_ms(&r, 40);
-	/* It looks again every 4 ms, and EPOLLIN is not watched meanwhile. */
-	assert_true(loop_turns(r.loop) - woken - (r.turns - turns) <= 12);
+	expect_quiet(&r);
 	fake_splice_hold(r.splice, TO_SERVER, false);
 	WAIT_FOR(&r, rig_exchanged(&r));
+	part(&r);
+	rig_done(&r);
+}
+
+static void end_that_is_closed_both_ways_does_not_spin(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start_joined(&r);
+	r.server.fin = true;
+	WAIT_FOR(&r, r.client.eof);
+	fake_splice_hold(r.splice, TO_SERVER, true);
+	r.client.to_send = 1000;
+	r.client.fin = true;
+	WAIT_FOR(&r, rig_view(&r).record->eof[0]);
+	expect_quiet(&r);
+	assert_false(r.server.eof);
+	fake_splice_hold(r.splice, TO_SERVER, false);
 	part(&r);
 	rig_done(&r);
 }
@@ -241,6 +267,7 @@ static void slow_reader_pauses_its_direction_and_stops_the_sender(void **state)
 	wait_until_blocked(&r, TO_CLIENT);
 	assert_true(rig_view(&r).pauses[TO_CLIENT] >= 1);
 	assert_true(r.server.sent < r.server.to_send);
+	expect_quiet(&r);
 	/* The other direction does not wait for this one. */
 	r.client.to_send = BULK;
 	WAIT_FOR(&r, r.server.received == BULK);
@@ -745,6 +772,7 @@ static void half_closed_client_is_not_joined(void **state)
 	assert_int_equal(r.server.received, 1000);
 	assert_int_equal(r.stats.fallback[FALLBACK_HALF_CLOSED], 1);
 	assert_int_equal(fake_splice_joined(r.splice), 0);
+	assert_int_equal(fake_splice_owed(r.splice), 0); /* not even asked for */
 	r.server.to_send = 1000;
 	part(&r);
 	rig_done(&r);
@@ -853,6 +881,7 @@ int main(void)
 		cmocka_unit_test(paused_direction_is_moved_by_userspace_and_comes_home),
 		cmocka_unit_test(paused_direction_waits_until_the_kernels_queue_has_drained),
 		cmocka_unit_test(waiting_for_the_kernels_queue_does_not_spin),
+		cmocka_unit_test(end_that_is_closed_both_ways_does_not_spin),
 		cmocka_unit_test(slow_reader_pauses_its_direction_and_stops_the_sender),
 		cmocka_unit_test(direction_that_stays_in_userspace_loses_nothing),
 		cmocka_unit_test(mover_may_change_at_any_segment),

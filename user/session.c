@@ -34,8 +34,9 @@
 #define BUDGET (1024 * 1024)		  /* bytes that one direction may move before the others have their turn */
 #define RETRY_MIN_NS (20 * NS_PER_US)	  /* looking again at the kernel's queue: first pause, */
 #define RETRY_MAX_NS (4 * NS_PER_MS)	  /* and the longest; it doubles in between */
-#define SLOW_NS (200 * NS_PER_MS)	  /* the least time of a sender's window probe (kernel: TCP_RTO_MIN) */
-#define SLOW_TIMES 3
+#define SLOW_NS (2 * NS_PER_MS)		  /* half the queue takes this long: slow enough for a small buffer on the source, */
+#define SLOW_TIMES 3			  /* if it does so as often as this in a row */
+#define TOKENS 100			  /* looks at a window that might be closed */
 #define FLUSH_STALL_NS (100 * NS_PER_MS)  /* after a reset: the other end may take this long to take another byte, */
 #define FLUSH_MAX_NS (1000 * NS_PER_MS)	  /* and this long in all, before it is reset too */
 #define TURN_AROUND_MS 1000u		  /* before the same server is tried again, as in HAProxy */
@@ -69,6 +70,9 @@ struct direction {
 	bool blocked;	    /* the peer takes no more now: wait for its EPOLLOUT */
 	uint8_t slow;	    /* how often in a row the peer needed long for half its queue; */
 	bool tight;	    /* so the source's buffer was made small */
+	uint8_t tokens;	    /* bytes that were written but are still unread: see open_window() */
+	bool opened;	    /* the last look spent one */
+	uint64_t seen;	    /* redirected bytes as of the last look */
 	uint64_t blocked_ns; /* since when it is blocked */
 	bool proving;	    /* waiting for the kernel's queue towards the peer to drain */
 	bool eof;	    /* the source sent FIN */
@@ -247,6 +251,44 @@ static void run_relay(struct session *s, int i)
 	}
 }
 
+/* Takes bytes that were written already. Returns false if the session ended. */
+static bool take(struct session *s, int i, uint64_t n)
+{
+	if (relay_take(s->ends[i].poll.fd, s->table->scratch, SCRATCH_SIZE, n) == 0)
+		return true;
+	session_end(s, END_BROKEN);
+	return false;
+}
+
+static bool take_tokens(struct session *s, int i, uint8_t n)
+{
+	s->dirs[i].tokens -= n;
+	return take(s, i, n);
+}
+
+/*
+ * A redirecting socket has no reader, and so nobody who would open a closed window, if an acknowledgment was sent while the
+ * socket's backlog counted against its buffer. So a direction that came home keeps some bytes, written already, unread: reading
+ * one makes TCP look at the window again. One is spent whenever nothing has come since the last look.
+ */
+static void open_window(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	uint64_t redirected = flow_get(flow_of(s, i), redirected);
+
+	if (redirected == d->seen) {
+		if (!take_tokens(s, i, 1))
+			return;
+		d->opened = true;
+	} else if (d->opened) {
+		s->retry_ns = 0; /* that was it: it may happen again soon */
+		d->opened = false;
+	}
+	d->seen = redirected;
+	if (d->tokens)
+		arm_retry(s);
+}
+
 /* Moves the passed bytes of a joined direction. Returns false if the session changed its state or ended. */
 static bool move_passed(struct session *s, int i)
 {
@@ -260,8 +302,13 @@ static bool move_passed(struct session *s, int i)
 	/* While passed != moved the direction is ours: the program cannot take it back. */
 	d->proving = false;
 	left = flow_get(f, passed) - f->moved;
-	if (!left)
-		return true;
+	if (!left) {
+		if (d->tokens)
+			open_window(s, i);
+		return !s->ended;
+	}
+	if (!take_tokens(s, i, d->tokens))
+		return false;
 	if (d->slow >= SLOW_TIMES && !d->tight)
 		d->tight = sock_tighten(source, (uint32_t)(f->limit / 8));
 	if (!is_proven(s, i)) {
@@ -276,14 +323,16 @@ static bool move_passed(struct session *s, int i)
 	}
 	/*
 	 * The way home: write first, then publish, and only then take, which opens the window. So the next segment finds the
-	 * direction free, and the kernel has it again.
+	 * direction free, and the kernel has it again. A few bytes are left for later: see open_window().
 	 */
 	out = relay_offer(source, sink, t->scratch, MIN(left, SCRATCH_SIZE));
 	flow_set(f, moved, f->moved + out.moved);
-	if (relay_take(source, t->scratch, SCRATCH_SIZE, out.moved) < 0) {
-		session_end(s, END_BROKEN);
+	if (out.moved == left && !d->eof)
+		d->tokens = (uint8_t)MIN(left / 2, TOKENS);
+	if (!take(s, i, out.moved - d->tokens))
 		return false;
-	}
+	if (d->tokens)
+		arm_retry(s);
 	return take_outcome(s, i, &out);
 }
 
@@ -297,6 +346,8 @@ static void run_joined(struct session *s, int i)
 		return;
 
 	/* The source has ended. Under its lock (sock_received takes it) the program has seen every segment. */
+	if (!take_tokens(s, i, d->tokens))
+		return;
 	if (!d->total) {
 		if (sock_received(s->ends[i].poll.fd, &received) < 0 || !received) {
 			session_break(s, i, i == CLIENT ? END_CLIENT_RESET : END_SERVER_RESET);
@@ -337,7 +388,7 @@ static uint32_t wanted_events(const struct session *s, int end)
 	if (!s->joined)
 		return in->blocked ? events : events | EPOLLIN;
 	events |= EPOLLRDHUP;
-	if (flow_get(flow_of(s, end), mode) == FLOW_USER && !in->blocked && !in->proving)
+	if (flow_get(flow_of(s, end), mode) == FLOW_USER && !in->blocked && !in->proving && !in->tokens)
 		events |= EPOLLIN;
 	return events;
 }
@@ -719,9 +770,8 @@ static void on_place(struct pool_wait *w)
 /* ---- events ---- */
 
 /*
- * EPOLLOUT comes when half of the queue has left. Whoever needs SLOW_NS for that, again and again, gets the kernel back with a small
- * buffer on the source (see sock_tighten()). A small buffer may stall for the sender's probe, 200 ms; for the slow, the rest of the
- * queue hides that. For the others it would not, and the direction comes home by itself when they keep up.
+ * EPOLLOUT comes when half of the queue has left. What the sender can push into a paused direction is the source's buffer, and that has to
+ * fit into the other half. So whoever is slow, again and again, has it made small; whoever is not, has it tuned by the kernel again.
  */
 static void note_speed(struct session *s, int i)
 {

@@ -50,7 +50,7 @@ struct sock_activity {
 int sock_activity(int fd, struct sock_activity *ret);
 
 /*
- * Makes fd's receive buffer small (bytes, raised to what eight of its segments need), for a sender that is faster than where its
+ * Makes fd's receive buffer small (bytes, raised to what four of its segments need), for a sender that is faster than where its
  * bytes go: so little is on the way when it is stopped. Only while the buffer is full: then nothing is on the way that would not find
  * room. Returns true when it is done, false if the buffer is not full: try again at another time.
  */

@@ -77,7 +77,8 @@ nobody_there_is_a_prompt_reset()
 	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 20 --count 5
 	join ping 10 1
 	expect_le "ms until all were reset" "$(took_ms "$began")" 1000
-	expect_eq "resets" "$(field reset "$T/ping.out")" 20
+	# A reset may be quicker than the client's connect() itself: then it is that which fails.
+	expect_eq "resets" $(($(field reset "$T/ping.out") + $(field connect "$T/ping.out"))) 20
 	wait_until "a log line for each" 5 equals 20 grep -c ' SC ' "$T/shunt.out"
 	wait_until "SlotsUsed 0" 5 equals 0 info SlotsUsed
 }

@@ -5,9 +5,11 @@
 # shellcheck disable=SC2119,SC2317 # functions are called by run, and without arguments that they could take
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
+needs nft
 net_begin "$@"
 
-# random_sessions COUNT LISTEN SERVER: drives them, by $DRIVER and $SERVE (words in front of the two programs).
+# random_sessions COUNT LISTEN SERVER: drives them, by $DRIVER and $SERVE (words in front of the two programs); $BYTES at most, each
+# way.
 random_sessions()
 {
 	local count=$1 front=$2 back=$3 seed=${SHUNT_NET_SEED:-$RANDOM}
@@ -16,7 +18,7 @@ random_sessions()
 	spawn serve ${SERVE:-} "$PEER" serve --listen "$back"
 	wait_until "the server to listen" 10 has_line "$T/serve.out" '^ready'
 	# shellcheck disable=SC2086
-	spawn drive ${DRIVER:-} "$PEER" drive --connect "$front" --sessions "$count" --concurrency 64 --max-bytes 4m \
+	spawn drive ${DRIVER:-} "$PEER" drive --connect "$front" --sessions "$count" --concurrency 64 --max-bytes "${BYTES:-4m}" \
 		--slow 10 --reset 10 --delays 10 --seed "$seed" --timeout 30
 	note "seed $seed"
 	watch_drive
@@ -111,6 +113,44 @@ random_sessions_between_three_hosts()
 	expect_no_leftovers "$before"
 }
 
+# lossy [HOST]: every 50th packet that comes to a TCP socket is lost. What is sent again overlaps with what has come. (Resets are
+# spared: nobody sends them again, so that whoever misses one waits for ever, with or without us.)
+lossy()
+{
+	printf 'table inet lossy {\n chain in {\n  type filter hook input priority 0;\n  tcp flags & rst == 0 numgen random mod 50 0 drop\n }\n}\n' |
+		if [ $# -gt 0 ]; then on "$1" nft -f -; else nft -f -; fi
+}
+
+random_sessions_over_a_lossy_network()
+{
+	local before
+
+	hosts
+	config "maxconn 200;splice require" "" | sed 's/127.0.0.1:8080/10.1.0.1:8080/; s/127.0.0.1:9001/10.2.0.2:9001/' |
+		RUN_AS="nsenter --net=/run/netns/$BALANCER" start_shunt
+	before=$(descriptors)
+	lossy "$BALANCER"
+	lossy "$CLIENT"
+	lossy "$SERVER"
+	BYTES=1m DRIVER="nsenter --net=/run/netns/$CLIENT" SERVE="nsenter --net=/run/netns/$SERVER" \
+		random_sessions "$(full 100 500)" 10.1.0.1:8080 10.2.0.2:9001
+	expect_no_leftovers "$before"
+}
+
+# lossy_loopback GLOBAL: the same with segments of 64 kB.
+lossy_loopback()
+{
+	local before
+
+	config "maxconn 200;splice require;$1" "" | start_shunt
+	before=$(descriptors)
+	lossy
+	BYTES=8m random_sessions "$(full 100 400)" 127.0.0.1:8080 127.0.0.1:9001
+	nft delete table inet lossy
+	expect_no_leftovers "$before"
+	note "$(info Verdict_trimmed) segments trimmed"
+}
+
 # families LISTEN SERVER
 families()
 {
@@ -126,6 +166,9 @@ run random_sessions_with_requests_in_the_kernel
 run random_sessions_with_responses_in_the_kernel
 run random_sessions_that_change_their_mover_all_the_time
 run random_sessions_between_three_hosts
+run random_sessions_over_a_lossy_network
+run random_sessions_over_a_lossy_loopback lossy_loopback ""
+run random_sessions_over_a_lossy_loopback_with_a_small_limit lossy_loopback "tune.splice.limit 64k"
 run random_sessions_from_ipv4_to_ipv6 families 127.0.0.1:8080 '[::1]:9001'
 run random_sessions_from_ipv6_to_ipv4 families '[::1]:8080' 127.0.0.1:9001
 run random_sessions_from_ipv6_to_ipv6 families '[::1]:8080' '[::1]:9001'
