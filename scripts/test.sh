@@ -4,7 +4,7 @@
 #
 #	sudo scripts/test.sh [RING...]
 #
-# Rings: build check sanitize valgrind bpf net fuzz; all of them without an argument. The last line is the sum over all rings:
+# Rings: check sanitize (of check and bpf) valgrind bpf net fuzz; all of them without an argument, after the build. The last line is the sum over all rings:
 # "N passed, N failed". A test that is skipped counts as failed under CI (CI=true, which is set here).
 
 set -u
@@ -15,7 +15,7 @@ PACKAGES=(
 	make gcc clang llvm libbpf-dev libelf-dev zlib1g-dev bpftool pkg-config libcmocka-dev # build
 	libclang-rt-14-dev valgrind						# sanitizers, fuzzer
 	iproute2 util-linux procps socat curl nftables python3			# the third ring's own tools
-	haproxy nginx-light redis-server redis-tools wrk iperf3			# real peers, and halog
+	haproxy nginx-light redis-server redis-tools wrk iperf3 postgresql	# real peers, and halog
 )
 
 if [ "$(id -u)" -ne 0 ]; then
@@ -89,12 +89,12 @@ fi
 [ -d /sys/fs/bpf ] && ! mountpoint -q /sys/fs/bpf && mount -t bpf bpf /sys/fs/bpf
 
 step build make "$jobs" all tools
-wanted build && step vmlinux make vmlinux-check
+step vmlinux make vmlinux-check
 wanted check && run check make -s "$jobs" check
 wanted sanitize && run sanitize make -s "$jobs" SAN=address,undefined check
 wanted valgrind && run valgrind env SHUNT_WRAP="valgrind -q --error-exitcode=9 --leak-check=full --trace-children=no" make -s check
 wanted bpf && run bpf make -s "$jobs" check-bpf
-wanted sanitize && run bpf-sanit make -s "$jobs" SAN=address,undefined check-bpf
+wanted sanitize && run san-bpf make -s "$jobs" SAN=address,undefined check-bpf
 wanted net && run net make -s "$jobs" check-net
 wanted fuzz && step fuzz make -s FUZZ_SECONDS=30 fuzz
 

@@ -230,6 +230,20 @@ static void a_thousand_servers_can_be_tried(void **state)
 	pool_tried_done(&tried);
 }
 
+static void disabled_backend_serves_nobody(void **state)
+{
+	struct config_proxy *front = conf_listen(&config, "front");
+
+	(void)state;
+	front->caps = PROXY_FRONTEND;
+	front->backend = proxy;
+	proxy->caps = PROXY_BACKEND;
+	proxy->disabled = true;
+	start();
+	assert_ptr_equal(be->conf, proxy);
+	assert_int_equal(pick(NULL), -ENOENT);
+}
+
 static void full_server_is_passed_over_and_all_full_means_wait(void **state)
 {
 	struct pool_tried tried = { 0 };
@@ -401,6 +415,7 @@ int main(void)
 		pool_test(backend_without_servers_has_none),
 		pool_test(server_that_was_tried_is_not_picked),
 		pool_test(a_thousand_servers_can_be_tried),
+		pool_test(disabled_backend_serves_nobody),
 		pool_test(full_server_is_passed_over_and_all_full_means_wait),
 		pool_test(retry_keeps_its_place_even_at_a_full_server),
 		pool_test(place_that_gets_free_goes_to_the_first_that_waits),

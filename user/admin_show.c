@@ -103,7 +103,7 @@ static void info_process(FILE *out, const struct lb *lb)
 
 	gethostname(node, sizeof(node) - 1);
 	fprintf(out, "Name: shunt\nVersion: %s\n", SHUNT_VERSION);
-	info_number(out, "Nbthread", lb->config->global.nbthread);
+	info_number(out, "Nbthread", 1); /* whatever nbthread says: see lb.c */
 	info_number(out, "Nbproc", 1);
 	info_number(out, "Process_num", 1);
 	info_number(out, "Pid", (uint64_t)getpid());

@@ -141,7 +141,7 @@ struct config_proxy {
 	struct list binds; /* of struct config_bind */
 	unsigned int nr_binds;
 	unsigned int maxconn; /* 0 = the global one */
-	unsigned int backlog; /* 0 = maxconn or the kernel's, whichever is smaller */
+	unsigned int backlog; /* 0 = 4096; the kernel cuts it to net.core.somaxconn */
 	char default_backend[CONFIG_NAME_MAX]; /* "" = none; a listen section is its own */
 	struct config_at default_backend_at;   /* where that was said: maybe in the defaults */
 	struct config_proxy *backend; /* set by config_finish(); maybe disabled or serverless */

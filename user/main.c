@@ -262,6 +262,18 @@ static void finish_background(int pipe_fd)
 	close(pipe_fd);
 }
 
+/* As it is now: in the background the working directory is another. Empty stays empty. Returns NULL and errno. */
+static char *absolute_path(const char *path)
+{
+	__cleanup_free char *folder = NULL;
+	char *ret;
+
+	if (!*path || *path == '/')
+		return strdup(path);
+	folder = getcwd(NULL, 0);
+	return folder && asprintf(&ret, "%s/%s", folder, path) >= 0 ? ret : NULL;
+}
+
 static int write_pidfile(const char *path)
 {
 	char text[32];
@@ -299,12 +311,17 @@ static void say_ready(const struct lb *lb)
 
 static int run(const struct config *c, const struct args *a)
 {
-	const char *pidfile = a->pidfile ?: c->global.pidfile;
+	const char *given = a->pidfile ?: c->global.pidfile;
+	__cleanup_free char *pidfile = absolute_path(given);
 	bool daemon = (a->daemon || c->global.daemon) && !a->debug;
 	int pipe_fd = -1, r;
 	struct lb *lb;
 	sigset_t set;
 
+	if (!pidfile) {
+		log_alert("cannot find pidfile %s: %s", given, strerror(errno));
+		return -errno;
+	}
 	if (daemon) {
 		r = go_background(&pipe_fd);
 		if (r < 0) {

@@ -54,7 +54,7 @@ static int backend_new(struct pool *p, const struct config_proxy *conf)
 			.conf = s,
 			.backend = b,
 			.weight = s->weight,
-			.state = s->disabled ? SERVER_MAINT : SERVER_READY,
+			.state = s->disabled || conf->disabled ? SERVER_MAINT : SERVER_READY,
 			.changed_ns = now_ns(),
 		};
 		weights[n++] = s->weight;

@@ -41,7 +41,7 @@ struct frontend {
 	const struct config_proxy *conf;
 	struct backend *backend;
 	uint32_t maxconn; /* the smaller of its own and the process's */
-	struct log_sink *sinks[16];
+	struct log_sink *sinks[32];
 	uint32_t nr_own_sinks, nr_sinks; /* the first ones are its own, the others the pool's (`log global`) */
 	struct stats stats;
 	struct list entry;
@@ -56,7 +56,7 @@ struct pool_wait {
 struct pool {
 	struct list frontends; /* of struct frontend, in the order of the file */
 	struct list backends;  /* of struct backend */
-	struct log_sink *global_sinks[8];
+	struct log_sink *global_sinks[16]; /* as many as the parser takes */
 	uint32_t nr_global_sinks;
 };
 

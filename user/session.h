@@ -32,8 +32,8 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o);
 struct sessions *sessions_free(struct sessions *t);
 
 /*
- * Begins a session for a client that fe accepted; owns fd from here on, whatever happens: what cannot be served is reset and
- * logged. Returns 0; -ENOSPC when all slots are taken; -ENOMEM.
+ * Begins a session for a client that fe accepted; owns fd from here on, whatever happens: what cannot be served is reset, and
+ * logged if it got a slot. Returns 0; -ENOSPC when all slots are taken; -ENOMEM.
  */
 int session_start(struct sessions *t, struct frontend *fe, int fd, const struct addr *client);
 

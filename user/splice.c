@@ -49,7 +49,8 @@ static void explain(char *why, size_t size, int error, const char *what)
 {
 	const char *hint = "";
 
-	if (error == -EPERM)
+	/* Without CAP_PERFMON alone the verifier says EINVAL or EACCES. */
+	if (error == -EPERM || error == -EINVAL || error == -EACCES)
 		hint = " (needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run as root)";
 	else if (error == -ENOENT || error == -ESRCH)
 		hint = " (does this kernel have BTF, /sys/kernel/btf/vmlinux?)";
