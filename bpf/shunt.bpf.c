@@ -121,7 +121,10 @@ static __always_inline bool fits(__s64 queued, __u32 len, __u64 limit)
 #define TRIM_STEP 4095
 #define TRIM_STEPS 130
 
-/* Returns how many bytes of the segment are new, after cutting off those in front that are not; -1 if that is impossible. */
+/*
+ * Returns how many bytes of the segment are new, after cutting off those in front that are not; 0 if only its FIN is; -1 if that
+ * is impossible.
+ */
 static __always_inline __s64 trim(struct __sk_buff *skb, struct flow *f)
 {
 	__u32 seq = skb->cb[0], overlap;
@@ -141,7 +144,7 @@ static __always_inline __s64 trim(struct __sk_buff *skb, struct flow *f)
 	 */
 	overlap = f->next_seq - seq;
 	if (overlap) {
-		if (overlap >= skb->len) /* a gap, when taken as a signed number */
+		if (overlap > skb->len) /* a gap, when taken as a signed number */
 			return -1;
 		leave(0, FLOW_COUNT_TRIMMED);
 		for (int i = 0; i < TRIM_STEPS && overlap; i++) {
@@ -190,6 +193,8 @@ int shunt_verdict(struct __sk_buff *skb)
 			bpf_ringbuf_submit(event, 0);
 		return leave(SK_DROP, FLOW_EXIT_BROKEN);
 	}
+	if (!fresh)
+		return leave(SK_DROP, FLOW_EXIT_FIN);
 	len = fresh;
 
 	if (!shared->ready) {

@@ -116,8 +116,11 @@ static uint16_t checksum(const struct sockaddr_in *from, const struct sockaddr_i
 	return (uint16_t)~sum;
 }
 
-/* Sends pattern bytes [from, to) of the stream as one segment, as if the client's TCP had. base is the sequence number of byte 0. */
-static void forge(struct rig *rig, uint32_t base, uint32_t ack, uint32_t from, uint32_t to)
+/*
+ * Sends pattern bytes [from, to) of the stream as one segment, as if the client's TCP had, with or without a FIN behind them. base is the
+ * sequence number of byte 0.
+ */
+static void forge_segment(struct rig *rig, uint32_t base, uint32_t ack, uint32_t from, uint32_t to, bool fin)
 {
 	static unsigned char segment[65000];
 	struct tcphdr *h = (struct tcphdr *)segment;
@@ -135,6 +138,7 @@ static void forge(struct rig *rig, uint32_t base, uint32_t ack, uint32_t from, u
 		.doff = sizeof(*h) / 4,
 		.ack = 1,
 		.psh = 1,
+		.fin = fin,
 		.window = htons(1000),
 	};
 	for (uint32_t i = from; i < to; i++)
@@ -142,6 +146,11 @@ static void forge(struct rig *rig, uint32_t base, uint32_t ack, uint32_t from, u
 	h->check = htons(checksum(&rig->from, &rig->to, segment, len));
 	assert_int_equal(sendto(raw, segment, len, 0, (struct sockaddr *)&dest, sizeof(dest)), len);
 	close(raw);
+}
+
+static void forge(struct rig *rig, uint32_t base, uint32_t ack, uint32_t from, uint32_t to)
+{
+	forge_segment(rig, base, ack, from, to, false);
 }
 
 static void send_pattern(int fd, uint32_t from, uint32_t to)
@@ -231,11 +240,44 @@ static void an_overlapping_retransmission_is_not_delivered_twice_by_userspace(vo
 	overlap(false);
 }
 
+/* The bytes had arrived, their acknowledgment and the FIN were lost: the sender sends both in one segment. */
+static void old_bytes_with_a_new_fin(bool want_kernel)
+{
+	struct rig rig;
+	uint32_t base, ack;
+	uint64_t counters[FLOW_EXIT_MAX], received = 0;
+	struct pollfd p;
+
+	rig_open(&rig, want_kernel);
+	send_pattern(rig.client, 0, 30000);
+	expect(&rig, 0, 30000);
+	base = sequence(rig.client, TCP_SEND_QUEUE) - 30000;
+	ack = sequence(rig.client, TCP_RECV_QUEUE);
+	forge_segment(&rig, base, ack, 20000, 30000, true);
+	p = (struct pollfd){ .fd = rig.ends[0].fd, .events = POLLRDHUP };
+	assert_int_equal(poll(&p, 1, DEADLINE_MS), 1);
+	assert_int_equal(sock_received(rig.ends[0].fd, &received), 0);
+	assert_int_equal(received, 30001);
+	assert_int_equal(splice_flow(rig.sp, 2)->redirected + splice_flow(rig.sp, 2)->passed, 30000);
+	splice_counters(rig.sp, counters);
+	assert_int_equal(counters[FLOW_EXIT_BROKEN], 0);
+	assert_int_equal(counters[FLOW_EXIT_FIN], 1);
+	rig_close(&rig);
+}
+
+static void old_bytes_with_a_new_fin_are_only_a_fin(void **state)
+{
+	(void)state;
+	old_bytes_with_a_new_fin(true);
+	old_bytes_with_a_new_fin(false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_overlapping_retransmission_is_not_delivered_twice_by_the_kernel),
 		cmocka_unit_test(an_overlapping_retransmission_is_not_delivered_twice_by_userspace),
+		cmocka_unit_test(old_bytes_with_a_new_fin_are_only_a_fin),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

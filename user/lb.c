@@ -25,16 +25,20 @@ static bool may_accept(const struct lb *lb, const struct frontend *fe)
 	       fe->stats.current < fe->maxconn;
 }
 
-static void pause_listener(struct lb_listener *l)
+/* Every listener that has no room: all of them if the process is full, one frontend's if that is. */
+static void pause_full(struct lb *lb)
 {
-	struct lb *lb = l->lb;
 	bool process_full = lb->stats.current >= lb->maxconn || ledger_used(lb->ledger) >= lb->maxconn;
 
-	if (l->paused)
-		return;
-	l->paused = true;
-	listener_pause(l->listener);
-	stat_add(l->frontend->stats.full, 1);
+	for (uint32_t i = 0; i < lb->nr_listeners; i++) {
+		struct lb_listener *l = &lb->listeners[i];
+
+		if (l->paused || may_accept(lb, l->frontend))
+			continue;
+		l->paused = true;
+		listener_pause(l->listener);
+		stat_add(l->frontend->stats.full, 1);
+	}
 	if (process_full && !lb->full) {
 		lb->full = true;
 		lb->stats.full++;
@@ -50,11 +54,17 @@ static void resume_listeners(struct lb *lb)
 
 		if (!l->paused || !l->listener || !may_accept(lb, l->frontend))
 			continue;
-		if (listener_resume(l->listener) < 0)
-			continue; /* no memory: the next session that ends tries again */
+		if (listener_resume(l->listener) < 0) {
+			/* No memory: a session that ends tries again, or else this timer. */
+			loop_timer_set(lb->loop, &lb->exhausted_timer,
+				       loop_now(lb->loop) + EXHAUSTED_PAUSE_MS * NS_PER_MS);
+			continue;
+		}
 		l->paused = false;
-		lb->full = false;
 	}
+	/* Said again only after a real relief, not for each session that makes room for the next. */
+	if (lb->stats.current < lb->maxconn - lb->maxconn / 8)
+		lb->full = false;
 }
 
 static bool on_accepted(void *arg, int fd, const struct addr *client)
@@ -63,7 +73,7 @@ static bool on_accepted(void *arg, int fd, const struct addr *client)
 
 	session_start(l->lb->sessions, l->frontend, fd, client); /* logs and counts its own failures */
 	if (!may_accept(l->lb, l->frontend)) {
-		pause_listener(l);
+		pause_full(l->lb);
 		return false;
 	}
 	return true;
@@ -78,9 +88,11 @@ static void on_exhausted(void *arg, int error)
 		log_alert("accept: %s: accepting is paused until a session ends (said once; see AcceptPausedExhausted)",
 			  strerror(-error));
 	lb->exhausted = true;
+	/* Without memory for the timer it is better to be told again and again than never more. */
+	if (loop_timer_set(lb->loop, &lb->exhausted_timer, loop_now(lb->loop) + EXHAUSTED_PAUSE_MS * NS_PER_MS) < 0)
+		return;
 	l->paused = true;
 	listener_pause(l->listener);
-	loop_timer_set(lb->loop, &lb->exhausted_timer, loop_now(lb->loop) + EXHAUSTED_PAUSE_MS * NS_PER_MS);
 }
 
 static void on_exhausted_timer(struct timer *t)

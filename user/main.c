@@ -229,6 +229,7 @@ static int go_background(int *ret_pipe)
 {
 	int pipe_fds[2];
 	pid_t pid;
+	ssize_t n;
 	char ready;
 
 	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
@@ -238,7 +239,9 @@ static int go_background(int *ret_pipe)
 		return -errno;
 	if (pid > 0) {
 		close(pipe_fds[1]);
-		_exit(read(pipe_fds[0], &ready, 1) == 1 ? EXIT_SUCCESS : EXIT_FAILURE);
+		while ((n = read(pipe_fds[0], &ready, 1)) < 0 && errno == EINTR)
+			;
+		_exit(n == 1 ? EXIT_SUCCESS : EXIT_FAILURE);
 	}
 	close(pipe_fds[0]);
 	setsid();
@@ -246,11 +249,11 @@ static int go_background(int *ret_pipe)
 	return 0;
 }
 
-static void finish_background(int pipe_fd)
+static void finish_background(int pipe_fd, int level)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	log_setup(LOG_NOTICE, false);
+	log_setup(level, false);
 	if (null >= 0) {
 		dup2(null, STDIN_FILENO);
 		dup2(null, STDOUT_FILENO);
@@ -309,6 +312,11 @@ static void say_ready(const struct lb *lb)
 	log_notice("ready: listening on %s%s; maxconn %u", where, len >= sizeof(where) ? "..." : "", lb->maxconn);
 }
 
+static int message_level(const struct args *a)
+{
+	return a->debug ? LOG_DEBUG : a->quiet ? LOG_ALERT : a->verbose ? LOG_INFO : LOG_NOTICE;
+}
+
 static int run(const struct config *c, const struct args *a)
 {
 	const char *given = a->pidfile ?: c->global.pidfile;
@@ -342,7 +350,7 @@ static int run(const struct config *c, const struct args *a)
 	if (r == 0) {
 		say_ready(lb);
 		if (daemon)
-			finish_background(pipe_fd);
+			finish_background(pipe_fd, message_level(a));
 		r = lb_run(lb);
 		if (r < 0)
 			log_alert("the event loop failed: %s", strerror(-r));
@@ -363,7 +371,7 @@ int main(int argc, char **argv)
 	r = parse_args(&a, argc, argv);
 	if (r >= 0)
 		return r;
-	log_setup(a.debug ? LOG_DEBUG : a.quiet ? LOG_ALERT : a.verbose ? LOG_INFO : LOG_NOTICE, true);
+	log_setup(message_level(&a), true);
 	c = config_new(CONFIG_RESOLVE);
 	if (!c) {
 		log_alert("no memory");

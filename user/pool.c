@@ -225,7 +225,6 @@ void pool_wake(struct backend *b)
 	if (list_empty(&b->queue))
 		return;
 	w = list_first(&b->queue, struct pool_wait, entry);
-	pool_unwait(b, w);
 	w->fn(w);
 }
 

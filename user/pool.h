@@ -47,7 +47,10 @@ struct frontend {
 	struct list entry;
 };
 
-/* A session that waits for a place; embedded in it. fn is called once, when a server has one; it must pick again. */
+/*
+ * A session that waits for a place; embedded in it. fn is called when there may be one for the first of the queue: it picks, now or later, and
+ * if it got the place it leaves the queue and calls pool_wake() for the next; if not, it stays where it is.
+ */
 struct pool_wait {
 	struct list entry;
 	void (*fn)(struct pool_wait *w);

@@ -19,6 +19,7 @@
 #define BULK_SNDBUF (128 * 1024)
 #define STEP_MS 500	     /* no step of a healthy kernel takes a tenth of this */
 #define WINDOW_MAX (8u * 1024 * 1024)
+#define WINDOW_CHUNK 65536u
 
 struct rig {
 	struct splice *sp;
@@ -223,12 +224,36 @@ static int check_fin(struct rig *rig)
 	return 0;
 }
 
+/* Passed bytes can be looked at without being taken, and are then still there, once (the way home stands on that). */
+static int check_peek(struct rig *rig)
+{
+	static const struct {
+		uint32_t at, len;
+		int flags;
+	} steps[] = { { 0, 1000, MSG_PEEK }, { 0, 400, 0 }, { 400, 1000, MSG_PEEK }, { 400, 5000, 0 } };
+	unsigned char data[5000];
+
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+		ssize_t n = recv(rig->ends[0].fd, data, steps[i].len, MSG_DONTWAIT | steps[i].flags);
+
+		if (n != (ssize_t)steps[i].len)
+			return fail(rig, -EBADMSG, "passed bytes cannot be read");
+		for (uint32_t k = 0; k < steps[i].len; k++)
+			if (data[k] != pattern((steps[i].at + k) % WINDOW_CHUNK))
+				return fail(rig, -EBADMSG, "passed bytes are not what was sent, once they were peeked at");
+	}
+	return 0;
+}
+
 /* A direction whose bytes are passed up and not read must stop its sender. */
 static int check_window(struct rig *rig)
 {
-	static const char chunk[65536];
+	unsigned char chunk[WINDOW_CHUNK];
 	uint32_t sent = 0;
 	int r;
+
+	for (uint32_t i = 0; i < WINDOW_CHUNK; i++)
+		chunk[i] = pattern(i);
 
 	r = set_int(rig->client, SOL_SOCKET, SO_SNDBUF, 65536);
 	if (r < 0)
@@ -238,14 +263,15 @@ static int check_window(struct rig *rig)
 		return fail(rig, r, "the sockets cannot be put into the sockmap");
 	while (sent < WINDOW_MAX) {
 		struct pollfd p = { .fd = rig->client, .events = POLLOUT };
-		ssize_t n = send(rig->client, chunk, sizeof(chunk), MSG_DONTWAIT | MSG_NOSIGNAL);
+		uint32_t at = sent % WINDOW_CHUNK;
+		ssize_t n = send(rig->client, chunk + at, WINDOW_CHUNK - at, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n > 0)
 			sent += (uint32_t)n;
 		else if (errno != EAGAIN)
 			return fail(rig, -errno, "send");
 		else if (poll(&p, 1, 20) == 0)
-			return 0;
+			return check_peek(rig);
 	}
 	return fail(rig, -EBADMSG, "passed bytes do not close the window: memory would be unbounded");
 }

@@ -121,16 +121,16 @@ struct relay_outcome relay_offer(int source, int sink, char *scratch, size_t n)
 	return out;
 }
 
-int relay_take(int source, char *scratch, size_t size, uint64_t n)
+int relay_take(int source, char *scratch, size_t size, uint64_t *n)
 {
-	while (n) {
-		ssize_t got = recv(source, scratch, MIN(size, n), MSG_DONTWAIT);
+	while (*n) {
+		ssize_t got = recv(source, scratch, MIN(size, *n), MSG_DONTWAIT);
 
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got <= 0)
 			return got < 0 ? -errno : -EIO;
-		n -= (uint64_t)got;
+		*n -= (uint64_t)got;
 	}
 	return 0;
 }

@@ -46,8 +46,11 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, char *scra
  */
 struct relay_outcome relay_offer(int source, int sink, char *scratch, size_t n);
 
-/* Takes n bytes that were offered and written. Returns 0 or -errno (-EIO: they were not there any more). */
-int relay_take(int source, char *scratch, size_t size, uint64_t n);
+/*
+ * Takes *n bytes that were offered and written, and counts *n down. Returns 0; -EAGAIN: the rest cannot be read at this moment; or
+ * another -errno (-EIO: they were not there any more).
+ */
+int relay_take(int source, char *scratch, size_t size, uint64_t *n);
 
 static inline uint32_t relay_held(const struct relay *r)
 {

@@ -39,6 +39,7 @@
 #define TOKENS 100			  /* looks at a window that might be closed */
 #define FLUSH_STALL_NS (100 * NS_PER_MS)  /* after a reset: the other end may take this long to take another byte, */
 #define FLUSH_MAX_NS (1000 * NS_PER_MS)	  /* and this long in all, before it is reset too */
+#define MISSING_NS (1000 * NS_PER_MS)	  /* before missing bytes are given up, and the session is reset */
 #define TURN_AROUND_MS 1000u		  /* before the same server is tried again, as in HAProxy */
 
 enum { CLIENT = 0, SERVER = 1 };
@@ -70,10 +71,11 @@ struct direction {
 	bool blocked;	    /* the peer takes no more now: wait for its EPOLLOUT */
 	uint8_t slow;	    /* how often in a row the peer needed long for half its queue; */
 	bool tight;	    /* so the source's buffer was made small */
-	uint8_t tokens;	    /* bytes that were written but are still unread: see open_window() */
+	uint32_t tokens;    /* bytes that were written but are still unread: see open_window() */
 	bool opened;	    /* the last look spent one */
 	uint64_t seen;	    /* redirected bytes as of the last look */
 	uint64_t blocked_ns; /* since when it is blocked */
+	uint64_t missing_ns; /* since when bytes are missing: see is_overdue() */
 	bool proving;	    /* waiting for the kernel's queue towards the peer to drain */
 	bool eof;	    /* the source sent FIN */
 	bool done;	    /* the peer was sent FIN, or is never to get another byte */
@@ -104,7 +106,6 @@ struct session {
 	uint64_t placed_ns;    /* when it got out of the queue, or was accepted */
 	uint32_t queue_before; /* sessions before it then */
 	bool was_redispatched;
-	bool waited;	       /* in the queue, and was called */
 };
 
 struct sessions {
@@ -239,31 +240,39 @@ static void run_relay(struct session *s, int i)
 	struct sessions *t = s->table;
 	struct direction *d = &s->dirs[i];
 	struct relay_outcome out;
+	uint64_t received;
 
 	out = relay_run(&d->relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, t->scratch, CHUNK_SIZE, BUDGET);
 	s->record->relayed[i] += out.moved;
 	if (!take_outcome(s, i, &out))
 		return;
-	if (out.status == RELAY_EOF) {
-		d->eof = true;
-		s->record->eof[i] = 1;
-		finish(s, i);
+	if (out.status != RELAY_EOF)
+		return;
+	/* On a socket that got into the map, though its peer did not, recv() == 0 proves nothing by itself. */
+	if (s->record->cookie[i] &&
+	    (sock_received(s->ends[i].poll.fd, &received) < 0 || received != s->record->relayed[i] + 1)) {
+		session_end(s, END_BROKEN);
+		return;
 	}
+	d->eof = true;
+	s->record->eof[i] = 1;
+	finish(s, i);
 }
 
-/* Takes bytes that were written already. Returns false if the session ended. */
-static bool take(struct session *s, int i, uint64_t n)
+/*
+ * Takes n of the bytes that were written already but are still unread. What cannot be read at this moment stays a token. Returns
+ * false if the session ended.
+ */
+static bool take_tokens(struct session *s, int i, uint32_t n)
 {
-	if (relay_take(s->ends[i].poll.fd, s->table->scratch, SCRATCH_SIZE, n) == 0)
+	uint64_t left = n;
+	int r = relay_take(s->ends[i].poll.fd, s->table->scratch, SCRATCH_SIZE, &left);
+
+	s->dirs[i].tokens -= n - (uint32_t)left;
+	if (r == 0 || r == -EAGAIN)
 		return true;
 	session_end(s, END_BROKEN);
 	return false;
-}
-
-static bool take_tokens(struct session *s, int i, uint8_t n)
-{
-	s->dirs[i].tokens -= n;
-	return take(s, i, n);
 }
 
 /*
@@ -298,6 +307,7 @@ static bool move_passed(struct session *s, int i)
 	int source = s->ends[i].poll.fd, sink = s->ends[!i].poll.fd;
 	struct relay_outcome out;
 	uint64_t left;
+	uint32_t kept;
 
 	/* While passed != moved the direction is ours: the program cannot take it back. */
 	d->proving = false;
@@ -309,6 +319,10 @@ static bool move_passed(struct session *s, int i)
 	}
 	if (!take_tokens(s, i, d->tokens))
 		return false;
+	if (d->tokens) {
+		arm_retry(s);
+		return !s->ended;
+	}
 	if (d->slow >= SLOW_TIMES && !d->tight)
 		d->tight = sock_tighten(source, (uint32_t)(f->limit / 8));
 	if (!is_proven(s, i)) {
@@ -316,7 +330,7 @@ static bool move_passed(struct session *s, int i)
 		arm_retry(s);
 		return !s->ended;
 	}
-	if (!f->want_kernel || relay_held(&d->relay)) {
+	if (!f->want_kernel) {
 		out = relay_run(&d->relay, source, sink, t->scratch, CHUNK_SIZE, BUDGET);
 		flow_set(f, moved, f->moved + out.moved);
 		return take_outcome(s, i, &out);
@@ -327,20 +341,31 @@ static bool move_passed(struct session *s, int i)
 	 */
 	out = relay_offer(source, sink, t->scratch, MIN(left, SCRATCH_SIZE));
 	flow_set(f, moved, f->moved + out.moved);
-	if (out.moved == left && !d->eof)
-		d->tokens = (uint8_t)MIN(left / 2, TOKENS);
-	if (!take(s, i, out.moved - d->tokens))
+	d->tokens = (uint32_t)out.moved;
+	kept = out.moved == left && !d->eof ? (uint32_t)MIN(left / 2, TOKENS) : 0;
+	if (!take_tokens(s, i, d->tokens - kept))
 		return false;
 	if (d->tokens)
 		arm_retry(s);
 	return take_outcome(s, i, &out);
 }
 
+/* Bytes that TCP has received, FIN included, but the program has not seen: it should have, before anybody could ask. */
+static bool is_overdue(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	uint64_t now = loop_now(s->table->o.loop);
+
+	if (!d->missing_ns)
+		d->missing_ns = now;
+	return now - d->missing_ns > MISSING_NS;
+}
+
 static void run_joined(struct session *s, int i)
 {
 	struct direction *d = &s->dirs[i];
 	struct flow *f = flow_of(s, i);
-	uint64_t received, handed;
+	uint64_t received, handed, seen;
 
 	if (!move_passed(s, i) || !d->eof)
 		return;
@@ -348,6 +373,10 @@ static void run_joined(struct session *s, int i)
 	/* The source has ended. Under its lock (sock_received takes it) the program has seen every segment. */
 	if (!take_tokens(s, i, d->tokens))
 		return;
+	if (d->tokens) {
+		arm_retry(s);
+		return;
+	}
 	if (!d->total) {
 		if (sock_received(s->ends[i].poll.fd, &received) < 0 || !received) {
 			session_break(s, i, i == CLIENT ? END_CLIENT_RESET : END_SERVER_RESET);
@@ -356,9 +385,10 @@ static void run_joined(struct session *s, int i)
 		d->total = received - 1; /* the FIN */
 	}
 	handed = s->record->relayed[i] + flow_get(f, redirected) + f->moved;
-	if (handed > d->total)
+	seen = handed - f->moved + flow_get(f, passed);
+	if (seen > d->total || (seen < d->total && is_overdue(s, i)))
 		session_end(s, END_BROKEN);
-	else if (handed == d->total && is_proven(s, i))
+	else if (seen == d->total && handed == d->total && is_proven(s, i))
 		finish(s, i);
 	else if (!d->blocked)
 		arm_retry(s);
@@ -466,8 +496,9 @@ static void check_idle(struct session *s)
 		if (sock_activity(s->ends[i].poll.fd, &a) < 0)
 			continue;
 		at = now - MIN(now, a.last_received_ms * NS_PER_MS);
+		/* An acknowledgment alone says nothing (keepalive); but if bytes were acknowledged, it was not before that. */
 		if (a.acked != s->acked[i])
-			at = now; /* somewhere since the last look */
+			at = now - MIN(now, MIN(a.last_received_ms, a.last_acked_ms) * NS_PER_MS);
 		s->acked[i] = a.acked;
 		s->active_ns = MAX(s->active_ns, at);
 	}
@@ -611,6 +642,7 @@ static void session_connected(struct session *s)
 		t->o.stats->fallback[fallback]++;
 		/* A FIN may be known already, but it is not read yet: recv() will say it in its turn. */
 		s->dirs[CLIENT].eof = s->dirs[SERVER].eof = false;
+		s->record->eof[CLIENT] = s->record->eof[SERVER] = 0;
 	}
 	arm_idle(s);
 	run_direction(s, CLIENT);
@@ -723,9 +755,21 @@ static void session_choose(struct session *s, struct server *failed)
 	struct loop *loop = s->table->o.loop;
 	const struct config_timeouts *timeout = &s->backend->conf->timeout;
 	uint32_t ms = timeout->queue ?: timeout->connect;
-	int r = pool_pick(s->backend, &s->tried, s->waited, loop_now(loop) / NS_PER_SEC, &s->server);
+	bool queued = !list_empty(&s->wait.entry);
+	int r = pool_pick(s->backend, &s->tried, queued, loop_now(loop) / NS_PER_SEC, &s->server);
 
+	/* Who has to wait anyway may as well wait for a server that refused before. */
+	if (r == -EAGAIN && s->tried.bits) {
+		pool_tried_done(&s->tried);
+		r = pool_pick(s->backend, &s->tried, queued, loop_now(loop) / NS_PER_SEC, &s->server);
+	}
 	if (r == 0) {
+		if (queued) {
+			pool_unwait(s->backend, &s->wait);
+			loop_timer_clear(loop, &s->timer);
+			s->placed_ns = loop_now(loop);
+			pool_wake(s->backend); /* there may be another place */
+		}
 		if (failed) {
 			s->was_redispatched = true;
 			stat_add(failed->stats.redispatches, 1);
@@ -733,6 +777,8 @@ static void session_choose(struct session *s, struct server *failed)
 		}
 		session_connect(s);
 	} else if (r == -EAGAIN) {
+		if (queued)
+			return; /* it keeps its place in the line, and its timer */
 		set_state(s, LEDGER_QUEUED);
 		s->queue_before = s->backend->stats.queued;
 		pool_wait(s->backend, &s->wait);
@@ -749,14 +795,8 @@ static void on_placed(struct later *l)
 {
 	struct session *s = container_of(l, struct session, placed);
 
-	if (s->ended) {
-		pool_wake(s->backend); /* the place is the next one's */
-		return;
-	}
-	loop_timer_clear(s->table->o.loop, &s->timer);
-	s->waited = true;
-	s->placed_ns = loop_now(s->table->o.loop);
-	session_choose(s, NULL);
+	if (!s->ended && s->record->state == LEDGER_QUEUED)
+		session_choose(s, NULL);
 }
 
 /* Somebody has just left: after this turn, or a whole queue whose connects fail at once would end in one another. */
@@ -807,7 +847,8 @@ static void on_end(struct poll *p, uint32_t events)
 			session_connected(s);
 		return;
 	}
-	if (events & EPOLLERR) {
+	/* A hang-up of an end to which we have not sent FIN is a reset, even if its error was taken by somebody else (the kernel's worker). */
+	if (events & EPOLLERR || (events & EPOLLHUP && is_established(s) && !s->dirs[!i].done)) {
 		session_break(s, i, i == CLIENT ? END_CLIENT_RESET : END_SERVER_RESET);
 		return;
 	}
@@ -885,12 +926,14 @@ static void on_flow_event(void *arg, const struct flow_event *e)
 		return;
 	s = &t->table[number];
 	/* A late event of a session that is gone. */
-	if (!s->record || s->ended || !s->joined || s->record->cookie[i] != e->cookie)
+	if (!s->record || s->ended || s->record->cookie[i] != e->cookie)
 		return;
 	if (e->reason == FLOW_REASON_BROKEN) {
 		session_end(s, END_BROKEN);
 		return;
 	}
+	if (!s->joined)
+		return; /* one end got into the map, the other did not: the program only passes */
 	run_direction(s, i);
 	session_update(s);
 }
@@ -1066,7 +1109,10 @@ static void session_end(struct session *s, enum session_end why)
 	}
 	loop_timer_clear(loop, &s->timer);
 	loop_timer_clear(loop, &s->retry);
-	pool_unwait(s->backend, &s->wait);
+	if (!list_empty(&s->wait.entry)) {
+		pool_unwait(s->backend, &s->wait);
+		pool_wake(s->backend); /* if it was called already, the next one is */
+	}
 
 	close_ends(s, why);
 	write_log(s, why, bytes);

@@ -120,6 +120,7 @@ int sock_activity(int fd, struct sock_activity *ret)
 		return r;
 	ret->acked = info.tcpi_bytes_acked;
 	ret->last_received_ms = info.tcpi_last_data_recv;
+	ret->last_acked_ms = info.tcpi_last_ack_recv;
 	return 0;
 }
 

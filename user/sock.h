@@ -44,6 +44,7 @@ uint32_t sock_unsent(int fd);
 struct sock_activity {
 	uint64_t acked;		  /* bytes acknowledged by the other end */
 	uint32_t last_received_ms; /* since a segment with data came in */
+	uint32_t last_acked_ms;	   /* since any acknowledgment came in */
 };
 
 /* For idle timeouts: when did something last happen on this socket? Returns 0 or -errno. */

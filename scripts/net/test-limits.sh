@@ -99,6 +99,23 @@ maxconn_of_the_process_makes_clients_wait()
 	expect_no_leftovers "$before"
 }
 
+maxconn_of_the_process_stops_every_listener()
+{
+	{
+		config "splice require;maxconn 4" ""
+		printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:9001\n'
+	} | start_shunt
+	spawn_server echo echo --listen 127.0.0.1:9001
+	hold first 4 4 8080
+	spawn late "$PEER" ping --connect 127.0.0.1:8081 --connections 6 --count 10 --timeout 30
+	wait_until "AcceptPausedFull" 5 at_least 1 info AcceptPausedFull
+	is_running late || fail "expected clients of the other listener to wait, got: $(cat "$T/late.out")"
+	join first 20
+	join late 20
+	expect_eq "resets" "$(field reset "$T/late.out")" 0
+	expect_eq MaxCurrConns "$(info MaxCurrConns)" 4
+}
+
 maxconn_of_a_frontend_is_its_own_affair()
 {
 	{
@@ -241,6 +258,7 @@ clients_that_are_gone_without_a_word_are_timed_out()
 run descriptors_run_out_and_come_back
 run descriptors_run_out_in_the_middle_of_a_session
 run maxconn_of_the_process_makes_clients_wait
+run maxconn_of_the_process_stops_every_listener
 run maxconn_of_a_frontend_is_its_own_affair
 run maxconn_of_a_server_makes_a_queue
 run the_queue_has_a_timeout_and_is_left_by_who_goes_away
