@@ -92,12 +92,13 @@ step build make "$jobs" all tools
 step vmlinux make vmlinux-check
 wanted check && run check make -s "$jobs" check
 wanted sanitize && run sanitize make -s "$jobs" SAN=address,undefined check
-wanted valgrind && run valgrind env SHUNT_WRAP="valgrind -q --error-exitcode=9 --leak-check=full --trace-children=no" make -s check
+wanted valgrind && run valgrind make -s check-valgrind
 wanted bpf && run bpf make -s "$jobs" check-bpf
 wanted sanitize && run san-bpf make -s "$jobs" SAN=address,undefined check-bpf
 wanted net && run net make -s "$jobs" check-net
 wanted fuzz && step fuzz make -s FUZZ_SECONDS=30 fuzz
 
-printf '\n%s\n' "${summary[@]}"
+echo
+printf '%s\n' "${summary[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

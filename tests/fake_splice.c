@@ -138,16 +138,27 @@ static size_t take(int fd, char **buffer, size_t *length, size_t len)
 	return (size_t)n;
 }
 
+/*
+ * Passed bytes that were written but are still unread leave the socket: those of the kernel lie in a queue of their own. In the
+ * socket they would hold the memory of all segments that TCP has merged with theirs, and keep its window closed.
+ */
+static void set_aside(struct splice *sp, uint32_t index)
+{
+	struct fake_end *e = &sp->ends[index];
+	size_t unread = (size_t)(sp->flows[index].passed - e->read) - e->set_aside;
+	size_t n = 1;
+
+	for (; unread && n; unread -= n)
+		n = take(e->fd, &e->ingress, &e->set_aside, unread);
+}
+
 static bool redirect(struct splice *sp, uint32_t index, size_t len)
 {
 	struct fake_end *e = &sp->ends[index];
 	struct flow *f = &sp->flows[index];
-	size_t unread = (size_t)(f->passed - e->read) - e->set_aside;
 	size_t n;
 
-	/* Passed bytes that are written but not yet read: their queue is another one than this segment's. */
-	while (unread)
-		unread -= take(e->fd, &e->ingress, &e->set_aside, unread);
+	set_aside(sp, index);
 	n = take(e->fd, &e->queue, &e->queued, len);
 	if (!n)
 		return false;
@@ -306,8 +317,11 @@ ssize_t recv(int fd, void *buf, size_t len, int flags)
 		return n;
 	}
 	n = recvfrom(fd, buf, (size_t)MIN(len, f->passed - e->read), flags, NULL, NULL);
-	if (n > 0 && !(flags & MSG_PEEK))
+	if (n > 0 && !(flags & MSG_PEEK)) {
 		e->read += (uint64_t)n;
+		if (f->passed == flow_get(f, moved))
+			set_aside(the_one, (uint32_t)index);
+	}
 	return n;
 }
 

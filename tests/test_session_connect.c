@@ -686,6 +686,23 @@ static void server_fin_timeout_counts_once_the_client_has_ended(void **state)
 	rig_done(&r);
 }
 
+static void timeout_counts_from_the_last_byte(void **state)
+{
+	struct rig r;
+	struct rig_log l;
+
+	(void)state;
+	rig_init(&r, 1);
+	r.proxy->timeout.client = 300;
+	rig_start(&r);
+	rig_meet(&r, 0);
+	r.client.to_send = r.server.to_send = 10;
+	l = rig_log(&r);
+	assert_string_equal(l.state, "cD");
+	assert_true(l.total_ms >= 300 && l.total_ms < 550); /* not from the next look at the counters */
+	rig_done(&r);
+}
+
 static void busy_session_outlives_its_timeout(void **state)
 {
 	struct rig r;
@@ -754,6 +771,7 @@ int main(void)
 		cmocka_unit_test(tunnel_timeout_takes_the_place_of_both),
 		cmocka_unit_test(client_fin_timeout_counts_once_the_server_has_ended),
 		cmocka_unit_test(server_fin_timeout_counts_once_the_client_has_ended),
+		cmocka_unit_test(timeout_counts_from_the_last_byte),
 		cmocka_unit_test(busy_session_outlives_its_timeout),
 		cmocka_unit_test(timeouts_that_are_not_set_do_not_run),
 	};

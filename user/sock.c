@@ -83,7 +83,7 @@ static int get_info(int fd, struct tcp_info *ret)
 int sock_written(int fd, uint64_t *ret)
 {
 	struct tcp_info info;
-	int queued, r;
+	int queued = 0, r;
 
 	r = get_info(fd, &info);
 	if (r < 0)
@@ -106,7 +106,7 @@ int sock_received(int fd, uint64_t *ret)
 
 uint32_t sock_unsent(int fd)
 {
-	int unsent;
+	int unsent = 0; /* valgrind does not know this ioctl */
 
 	return ioctl(fd, SIOCOUTQNSD, &unsent) < 0 ? 0 : (uint32_t)unsent;
 }

@@ -108,6 +108,7 @@ killed()
 
 	# Its port, its stats socket and its pins are in nobody's way.
 	SHUNTS=()
+	rm -f "$T/shunt.err" "$T/shunt.out" # or the old "ready" is taken for the new one's
 	start_shunt < "$T/both.cfg"
 	[ -z "$1" ] || expect_eq KernelPath "$(info KernelPath)" yes
 	spawn_server echo echo --listen 127.0.0.1:9001
