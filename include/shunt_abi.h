@@ -83,7 +83,7 @@ enum flow_exit {
 	FLOW_EXIT_MAX = 11,
 };
 
-#define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of the ring: some 8,000 records */
+#define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of the ring: 10,922 records */
 
 _Static_assert(sizeof(struct flow) == 128, "struct flow is two cache lines");
 _Static_assert(__builtin_offsetof(struct flow, moved) == 64, "the user's line starts at 64");

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * bpf_flow.c - the flow contract (shunt_abi.h, splice.h) kept by the real program in the running
- * kernel, over loopback, with raw sockets: join, FIN and RST, slots, qualify(). No session, no loop.
- * Who moves a direction, and when, is bpf_mover.c's. Needs root.
+ * kernel, over loopback, with raw sockets: join, FIN and RST, slots, qualify(). No session, no
+ * loop. Who moves a direction, and when, is bpf_mover.c's. Needs root.
  *
  * Links splice, qualify and sock, and bpf_help, whose rig is the userspace of the contract.
  */
@@ -29,7 +29,7 @@ static void early_bytes_are_delivered_by_the_kick(void **state)
 	struct rig *rig = *state;
 	char up[1000], down[3000], got[3000];
 
-	rig_open(rig, &(struct rig_options){ 0 });
+	rig_open(rig, &(struct rig_options){0});
 	stream_fill(up, 1, 0, sizeof(up));
 	stream_fill(down, 2, 0, sizeof(down));
 	send_all(rig->client, up, sizeof(up));
@@ -51,12 +51,12 @@ static void early_bytes_are_delivered_by_the_kick(void **state)
 /* The two inserts of splice_join(), one by one. */
 static void bytes_between_the_two_inserts_are_passed_and_counted(void **state)
 {
-	const uint32_t index[2] = { 0, 1 };
+	const uint32_t index[2] = {0, 1};
 	struct rig *rig = *state;
 	char early[2000], late[3000], got[5000];
 	struct flow *f;
 
-	rig_open(rig, &(struct rig_options){ 0 });
+	rig_open(rig, &(struct rig_options){0});
 	f = rig_flow(rig, 0);
 	stream_fill(early, 1, 0, sizeof(early));
 	stream_fill(late, 1, sizeof(early), sizeof(late));
@@ -70,8 +70,10 @@ static void bytes_between_the_two_inserts_are_passed_and_counted(void **state)
 			.extra = !i, /* the SYN, towards the server */
 			.want_kernel = 1,
 		};
-		assert_ok(getsockopt(rig->ends[i], SOL_SOCKET, SO_COOKIE, &rig->joins[i].cookie, &len));
-		assert_ok(bpf_map_update_elem(map_fd("slots"), &rig->joins[i].cookie, &index[i], 0));
+		assert_ok(getsockopt(rig->ends[i], SOL_SOCKET, SO_COOKIE, &rig->joins[i].cookie,
+				     &len));
+		assert_ok(
+			bpf_map_update_elem(map_fd("slots"), &rig->joins[i].cookie, &index[i], 0));
 	}
 	rig->joined = true;
 	send_all(rig->client, early, sizeof(early));
@@ -106,7 +108,7 @@ static void bytes_between_the_two_inserts_are_passed_and_counted(void **state)
 
 static void a_join_under_fire_loses_nothing(void **state)
 {
-	const struct rig_options o = { .limit = 64 * KB };
+	const struct rig_options o = {.limit = 64 * KB};
 	struct rig *rig = *state;
 
 	rig_load(rig, &o);
@@ -166,7 +168,7 @@ static uint64_t relay_until_eof(int from, int to, int drain, uint32_t seed)
 static void refuse_and_go_on(struct rig *rig, int closed)
 {
 	const uint64_t total = 2 * MB;
-	int app[2] = { rig->client, rig->server };
+	int app[2] = {rig->client, rig->server};
 	char early[5000], got[5000];
 
 	stream_fill(early, (uint32_t)closed, 0, sizeof(early));
@@ -216,7 +218,7 @@ static void join_is_refused_after_the_clients_fin_and_relaying_goes_on(void **st
 {
 	struct rig *rig = *state;
 
-	rig_open(rig, &(struct rig_options){ 0 });
+	rig_open(rig, &(struct rig_options){0});
 	refuse_and_go_on(rig, 0);
 	rig_leave(rig, false);
 	assert_int_equal(count_slots(), 0);
@@ -227,7 +229,7 @@ static void join_is_refused_after_the_servers_fin_and_relaying_goes_on(void **st
 {
 	struct rig *rig = *state;
 
-	rig_open(rig, &(struct rig_options){ 0 });
+	rig_open(rig, &(struct rig_options){0});
 	refuse_and_go_on(rig, 1);
 	rig_leave(rig, false);
 	assert_int_equal(count_slots(), 0);
@@ -235,8 +237,8 @@ static void join_is_refused_after_the_servers_fin_and_relaying_goes_on(void **st
 }
 
 /*
- * The client's end is in the map alone, and what it sends is passed. A transfer of many buffers with
- * the FIN right behind it: recv() must not say 0 before the last byte.
+ * The client's end is in the map alone, and what it sends is passed. A transfer of many buffers
+ * with the FIN right behind it: recv() must not say 0 before the last byte.
  */
 static void a_transfer_is_read_to_its_end_after_a_refused_join(void **state)
 {
@@ -244,10 +246,10 @@ static void a_transfer_is_read_to_its_end_after_a_refused_join(void **state)
 	static char buf[65536];
 	struct rig *rig = *state;
 
-	rig_load(rig, &(struct rig_options){ 0 });
+	rig_load(rig, &(struct rig_options){0});
 	rig->senders[0].shuts = true;
 	for (uint32_t round = 0; round < 30; round++) {
-		const struct rig_options o = { .front.rcvbuf[1] = round % 2 ? 8192 : 0 };
+		const struct rig_options o = {.front.rcvbuf[1] = round % 2 ? 8192 : 0};
 		uint64_t at = 0;
 		ssize_t n;
 
@@ -279,13 +281,13 @@ static void a_transfer_is_read_to_its_end_after_a_refused_join(void **state)
 
 static void a_socket_of_another_map_is_refused_as_busy(void **state)
 {
-	const struct splice_options options = { .max_sessions = 1, .pin_path = "" };
+	const struct splice_options options = {.max_sessions = 1, .pin_path = ""};
 	struct rig *rig = *state;
 	struct splice_end ends[2];
 	struct splice *other;
 	char why[300], c = 0;
 
-	rig_open(rig, &(struct rig_options){ 0 });
+	rig_open(rig, &(struct rig_options){0});
 	assert_ok(splice_new(&other, &options, why, sizeof(why)));
 	assert_ok(rig_join(rig, true, true));
 	memcpy(ends, rig->joins, sizeof(ends));
@@ -306,7 +308,7 @@ static void a_socket_is_not_joined_twice(void **state)
 	struct splice_end ends[2];
 	char c = 0;
 
-	rig_open(rig, &(struct rig_options){ .max_sessions = 2 });
+	rig_open(rig, &(struct rig_options){.max_sessions = 2});
 	assert_ok(rig_join(rig, true, true));
 	memcpy(ends, rig->joins, sizeof(ends));
 	assert_in_range(-splice_join(rig->sp, 1, ends, MB), EEXIST, EBUSY + EEXIST);
@@ -335,7 +337,7 @@ static void a_bare_fin_is_dropped_and_breaks_nothing(void **state)
 	struct rig *rig = *state;
 	uint64_t received;
 
-	rig_open(rig, &(struct rig_options){ 0 });
+	rig_open(rig, &(struct rig_options){0});
 	assert_ok(rig_join(rig, true, true));
 	exchange(rig->client, rig->server, 5000);
 	assert_ok(shutdown(rig->client, SHUT_WR));
@@ -354,13 +356,13 @@ static void half_closing_works_both_ways_and_the_accounts_are_exact(void **state
 {
 	struct rig *rig = *state;
 
-	rig_load(rig, &(struct rig_options){ 0 });
+	rig_load(rig, &(struct rig_options){0});
 	for (int first = 0; first < 2; first++) {
 		int app[2], other = !first;
 		uint64_t written, received;
 		char c;
 
-		rig_connect(rig, &(struct rig_options){ 0 });
+		rig_connect(rig, &(struct rig_options){0});
 		app[0] = rig->client;
 		app[1] = rig->server;
 		assert_ok(rig_join(rig, true, true));
@@ -374,12 +376,14 @@ static void half_closing_works_both_ways_and_the_accounts_are_exact(void **state
 			assert_ok(shutdown(app[i], SHUT_WR));
 			wait_poll(rig->ends[i], POLLRDHUP);
 			assert_ok(sock_received(rig->ends[i], &received));
-			assert_int_equal(received, rig_flow(rig, i)->redirected + rig_flow(rig, i)->passed + 1);
+			assert_int_equal(received, rig_flow(rig, i)->redirected +
+							   rig_flow(rig, i)->passed + 1);
 			assert_ok(shutdown(rig->ends[!i], SHUT_WR));
 			wait_poll(app[!i], POLLIN);
 			assert_int_equal(recv(app[!i], &c, 1, 0), 0);
 			assert_ok(sock_written(rig->ends[!i], &written));
-			assert_int_equal(written, rig_flow(rig, i)->extra + rig_flow(rig, i)->redirected +
+			assert_int_equal(written, rig_flow(rig, i)->extra +
+							  rig_flow(rig, i)->redirected +
 							  rig_flow(rig, i)->moved + 1);
 			if (n == 0) /* the other direction goes on */
 				exchange(app[other], app[first], 60000);
@@ -393,12 +397,12 @@ static void bytes_that_come_with_the_fin_are_delivered(void **state)
 {
 	struct rig *rig = *state;
 
-	rig_load(rig, &(struct rig_options){ 0 });
+	rig_load(rig, &(struct rig_options){0});
 	for (int round = 0; round < 50; round++) {
 		uint64_t received;
 		char got[1000], sent[1000];
 
-		rig_connect(rig, &(struct rig_options){ 0 });
+		rig_connect(rig, &(struct rig_options){0});
 		assert_ok(rig_join(rig, true, true));
 		/* Held back by the cork until the FIN pushes it: one segment. */
 		set_int(rig->client, IPPROTO_TCP, TCP_CORK, 1);
@@ -423,10 +427,10 @@ static void after_a_reset_of_the_peer_further_bytes_do_no_harm(void **state)
 {
 	struct rig *rig = *state;
 
-	rig_load(rig, &(struct rig_options){ 0 });
+	rig_load(rig, &(struct rig_options){0});
 	for (int round = 0; round < 50; round++) {
 		bool small = round % 2;
-		struct rig_options o = { .limit = small ? 16 * KB : 8 * MB };
+		struct rig_options o = {.limit = small ? 16 * KB : 8 * MB};
 
 		rig_connect(rig, &o);
 		assert_ok(rig_join(rig, true, true));
@@ -438,7 +442,8 @@ static void after_a_reset_of_the_peer_further_bytes_do_no_harm(void **state)
 		rig->server = -1;
 		wait_poll(rig->ends[1], POLLERR);
 		if (small) {
-			/* The limit holds even so; what a session does then is to reset this end too. */
+			/* The limit holds even so; what a session does then is to reset this end
+			 * too. */
 			rig_until(rig, flow_get(rig_flow(rig, 0), mode) == FLOW_USER);
 			rig_turn(rig);
 		} else {
@@ -458,9 +463,9 @@ static void bytes_for_a_peer_that_was_closed_first_do_no_harm(void **state)
 {
 	struct rig *rig = *state;
 
-	rig_load(rig, &(struct rig_options){ 0 });
+	rig_load(rig, &(struct rig_options){0});
 	for (int round = 0; round < 50; round++) {
-		struct rig_options o = { .limit = round % 2 ? 4 * KB : 4 * MB };
+		struct rig_options o = {.limit = round % 2 ? 4 * KB : 4 * MB};
 
 		rig_connect(rig, &o);
 		assert_ok(rig_join(rig, true, true));
@@ -482,17 +487,18 @@ static void bytes_for_a_peer_that_was_closed_first_do_no_harm(void **state)
 
 static void a_segment_of_a_socket_without_a_slot_is_passed(void **state)
 {
-	const uint64_t cookies[2] = { 0 };
+	const uint64_t cookies[2] = {0};
 	struct rig *rig = *state;
 	uint64_t before;
 	char c = 0;
 
-	rig_open(rig, &(struct rig_options){ 0 });
+	rig_open(rig, &(struct rig_options){0});
 	assert_ok(rig_join(rig, true, true));
 	exchange(rig->client, rig->server, 100);
 	before = exits(rig, FLOW_EXIT_NO_SLOT);
-	/* As if a segment came after the slot was given back; in life its socket is closed by then. */
-	splice_leave(rig->sp, rig->session, (uint64_t[]){ rig->joins[0].cookie, 0 });
+	/* As if a segment came after the slot was given back; in life its socket is closed by then.
+	 */
+	splice_leave(rig->sp, rig->session, (uint64_t[]){rig->joins[0].cookie, 0});
 	send_all(rig->client, "x", 1);
 	wait_until(exits(rig, FLOW_EXIT_NO_SLOT) == before + 1);
 	assert_true(is_silent(rig->server));
@@ -511,7 +517,7 @@ static void generation_end(struct generation *g)
 	for (int i = 0; i < 4; i++) {
 		traffic_join(&g->t[i], true);
 		assert_int_not_equal(g->t[i].error, -EBADMSG);
-		g->t[i] = (struct traffic){ 0 };
+		g->t[i] = (struct traffic){0};
 	}
 	if (g->client > 0) {
 		sock_close_reset(g->client);
@@ -526,12 +532,12 @@ static void a_new_session_in_the_same_slot_gets_no_byte_of_the_old_one(void **st
 	struct rig *rig = *state;
 	const uint32_t rounds = 250;
 
-	rig_load(rig, &(struct rig_options){ 0 });
+	rig_load(rig, &(struct rig_options){0});
 	for (uint32_t round = 0; round < rounds; round++) {
 		struct generation *g = &generations[round % 2], *old = &generations[!(round % 2)];
 		const uint32_t seed = round * 2, chunk = round % 3 ? 500 : 30000;
 
-		rig_connect(rig, &(struct rig_options){ 0 });
+		rig_connect(rig, &(struct rig_options){0});
 		g->client = take_fd(&rig->client);
 		g->server = take_fd(&rig->server);
 		traffic_send(&g->t[0], g->client, seed, ENDLESS, chunk);
@@ -559,7 +565,7 @@ static void the_kernel_qualifies_at_once_and_session_0_is_unused_afterwards(void
 	char why[300] = "";
 	uint64_t began;
 
-	rig_load(rig, &(struct rig_options){ .max_sessions = 2 });
+	rig_load(rig, &(struct rig_options){.max_sessions = 2});
 	fds = count_fds();
 	began = now_ns();
 	if (qualify(rig->sp, why, sizeof(why)) < 0)
@@ -572,7 +578,7 @@ static void the_kernel_qualifies_at_once_and_session_0_is_unused_afterwards(void
 		assert_memory_equal(splice_flow(rig->sp, i), &unused, sizeof(unused));
 
 	/* And it can be used. */
-	rig_connect(rig, &(struct rig_options){ 0 });
+	rig_connect(rig, &(struct rig_options){0});
 	assert_ok(rig_join(rig, true, true));
 	exchange(rig->client, rig->server, 60000);
 	exchange(rig->server, rig->client, 60000);
@@ -583,10 +589,10 @@ static void ipv4_and_ipv6_are_carried_in_every_mixture(void **state)
 {
 	struct rig *rig = *state;
 
-	rig_load(rig, &(struct rig_options){ 0 });
+	rig_load(rig, &(struct rig_options){0});
 	for (enum family front = IP4; front <= IP4_MAPPED; front++) {
 		for (enum family back = IP4; back <= IP4_MAPPED; back++) {
-			const struct rig_options o = { .front.family = front, .back.family = back };
+			const struct rig_options o = {.front.family = front, .back.family = back};
 
 			rig_connect(rig, &o);
 			assert_ok(rig_join(rig, true, true));

@@ -47,17 +47,17 @@ struct address {
 
 static struct address loopback(enum family family)
 {
-	struct address a = { .in = { .sin_family = AF_INET,
-				     .sin_addr.s_addr = htonl(INADDR_LOOPBACK) },
-			     .len = sizeof(a.in) };
+	struct address a = {
+		.in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
+		.len = sizeof(a.in)};
 
 	if (family == IP6) {
-		a.in6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
-					       .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+		a.in6 = (struct sockaddr_in6){.sin6_family = AF_INET6,
+					      .sin6_addr = IN6ADDR_LOOPBACK_INIT};
 		a.len = sizeof(a.in6);
 	}
 	if (family == IP4_MAPPED) {
-		a.in6 = (struct sockaddr_in6){ .sin6_family = AF_INET6 };
+		a.in6 = (struct sockaddr_in6){.sin6_family = AF_INET6};
 		memcpy(&a.in6.sin6_addr, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16);
 		a.len = sizeof(a.in6);
 	}
@@ -92,7 +92,7 @@ void tcp_pair(int ret[2], const struct pair_options *o)
 
 void wait_poll(int fd, short events)
 {
-	struct pollfd p = { .fd = fd, .events = events };
+	struct pollfd p = {.fd = fd, .events = events};
 
 	assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
 }
@@ -232,7 +232,7 @@ static void *traffic_run(void *arg)
 			break;
 		}
 		if (n == 0) {
-			struct pollfd p = { .fd = t->fd, .events = t->sends ? POLLOUT : POLLIN };
+			struct pollfd p = {.fd = t->fd, .events = t->sends ? POLLOUT : POLLIN};
 
 			poll(&p, 1, 2); /* then look at stop and goal again */
 			continue;
@@ -305,7 +305,7 @@ int map_fd(const char *name)
 {
 	/* The newest first: a test that failed may have left its own. */
 	for (int fd = 1023; fd > 2; fd--) {
-		struct bpf_map_info info = { 0 };
+		struct bpf_map_info info = {0};
 		uint32_t len = sizeof(info);
 
 		/* A program would be told apart by its name too: none is called like a map. */
@@ -365,7 +365,7 @@ static void close_fd(int *fd)
 
 void rig_leave(struct rig *rig, bool reset)
 {
-	const uint64_t cookies[2] = { rig->joins[0].cookie, rig->joins[1].cookie };
+	const uint64_t cookies[2] = {rig->joins[0].cookie, rig->joins[1].cookie};
 
 	for (int i = 0; i < 2; i++) {
 		if (rig->ends[i] < 0)
@@ -405,8 +405,8 @@ int rig_teardown(void **state)
 
 void rig_load(struct rig *rig, const struct rig_options *o)
 {
-	const struct splice_options options = { .max_sessions = o->max_sessions ?: 1,
-						.pin_path = "" };
+	const struct splice_options options = {.max_sessions = o->max_sessions ?: 1,
+					       .pin_path = ""};
 	char why[300] = "";
 
 	if (splice_new(&rig->sp, &options, why, sizeof(why)) < 0)
@@ -415,7 +415,7 @@ void rig_load(struct rig *rig, const struct rig_options *o)
 
 void rig_connect(struct rig *rig, const struct rig_options *o)
 {
-	const struct sock_tuning tuning = { .limit = (uint32_t)(o->limit ?: 1024 * 1024) };
+	const struct sock_tuning tuning = {.limit = (uint32_t)(o->limit ?: 1024 * 1024)};
 	int pair[2];
 
 	rig->limit = tuning.limit;
@@ -441,8 +441,9 @@ void rig_open(struct rig *rig, const struct rig_options *o)
 int rig_join(struct rig *rig, bool want_up, bool want_down)
 {
 	/* ends[1] was connected from here: its SYN counts. */
-	rig->joins[0] = (struct splice_end){ .fd = rig->ends[0], .want_kernel = want_up };
-	rig->joins[1] = (struct splice_end){ .fd = rig->ends[1], .want_kernel = want_down, .extra = 1 };
+	rig->joins[0] = (struct splice_end){.fd = rig->ends[0], .want_kernel = want_up};
+	rig->joins[1] =
+		(struct splice_end){.fd = rig->ends[1], .want_kernel = want_down, .extra = 1};
 	rig->joined = true; /* even if it was refused, it is to be left */
 	return splice_join(rig->sp, rig->session, rig->joins, rig->limit);
 }
@@ -532,14 +533,14 @@ static void pump(struct rig *rig, int i)
 }
 
 /*
- * The ends are not polled: poll(2) says readable as soon as a segment is received, also when it still
- * waits for the kernel's worker to bring it and recv() says EAGAIN; whoever spins then keeps the
- * worker off its processor, for seconds if the scheduler is in the mood. And what has piled up in
- * a millisecond fills the window, so that the pump has the last byte before the next one comes.
+ * The ends are not polled: poll(2) says readable as soon as a segment is received, also when it
+ * still waits for the kernel's worker to bring it and recv() says EAGAIN; whoever spins then keeps
+ * the worker off its processor, for seconds if the scheduler is in the mood. And what has piled up
+ * in a millisecond fills the window, so that the pump has the last byte before the next one comes.
  */
 void rig_turn(struct rig *rig)
 {
-	struct pollfd p = { .fd = splice_event_fd(rig->sp), .events = POLLIN };
+	struct pollfd p = {.fd = splice_event_fd(rig->sp), .events = POLLIN};
 
 	poll(&p, 1, 1);
 	splice_dispatch(rig->sp, on_event, rig);
@@ -552,7 +553,8 @@ void rig_turn(struct rig *rig)
 
 void rig_traffic(struct rig *rig, int direction, uint64_t goal, uint32_t chunk)
 {
-	int from = direction ? rig->server : rig->client, to = direction ? rig->client : rig->server;
+	int from = direction ? rig->server : rig->client,
+	    to = direction ? rig->client : rig->server;
 
 	traffic_send(&rig->senders[direction], from, (uint32_t)direction, goal, chunk);
 	traffic_receive(&rig->receivers[direction], to, (uint32_t)direction, goal, 65536);
@@ -566,17 +568,17 @@ static void say_flow(struct rig *rig, int direction)
 
 	sock_written(rig->ends[!direction], &written);
 	sock_received(rig->ends[direction], &received);
-	print_error("direction %d: mode %u reason %u ready %u want %u pauses %u resumes %u\n"
-		    "  received %lu = redirected %lu + passed %lu; moved %lu extra %lu written %lu\n"
-		    "  unsent %u limit %lu check_at %lu; sent %lu of %lu, received %lu\n",
-		    direction, f->mode, f->reason, f->ready, f->want_kernel, f->pauses, f->resumes,
-		    (unsigned long)received, (unsigned long)f->redirected, (unsigned long)f->passed,
-		    (unsigned long)f->moved, (unsigned long)f->extra, (unsigned long)written,
-		    sock_unsent(rig->ends[!direction]), (unsigned long)f->limit,
-		    (unsigned long)f->check_at,
-		    (unsigned long)traffic_done(&rig->senders[direction]),
-		    (unsigned long)rig->senders[direction].goal,
-		    (unsigned long)traffic_done(&rig->receivers[direction]));
+	print_error(
+		"direction %d: mode %u reason %u ready %u want %u pauses %u resumes %u\n"
+		"  received %lu = redirected %lu + passed %lu; moved %lu extra %lu written %lu\n"
+		"  unsent %u limit %lu check_at %lu; sent %lu of %lu, received %lu\n",
+		direction, f->mode, f->reason, f->ready, f->want_kernel, f->pauses, f->resumes,
+		(unsigned long)received, (unsigned long)f->redirected, (unsigned long)f->passed,
+		(unsigned long)f->moved, (unsigned long)f->extra, (unsigned long)written,
+		sock_unsent(rig->ends[!direction]), (unsigned long)f->limit,
+		(unsigned long)f->check_at, (unsigned long)traffic_done(&rig->senders[direction]),
+		(unsigned long)rig->senders[direction].goal,
+		(unsigned long)traffic_done(&rig->receivers[direction]));
 }
 
 void rig_finish_traffic(struct rig *rig, int direction)

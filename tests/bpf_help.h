@@ -4,7 +4,8 @@
  * streams of which every byte is known, threads that send and receive them, a look into the maps,
  * and the rig: one session around a real splice, with a userspace that keeps the flow contract.
  *
- *	client ══ sender thread ══► ends[0] ──(program, or pump)──► ends[1] ══► receiver thread ══ server
+ *	client ══ sender thread ══► ends[0] ──(program, or pump)──► ends[1] ══► receiver thread ══
+ *server
  *
  * Direction i is read from ends[i] and written to ends[!i]. Only the test's own thread may assert.
  */
@@ -27,24 +28,24 @@
 #define PATIENCE_MS 30000
 
 /* Waits in steps of a millisecond. step is what is to be done in between. */
-#define wait_for(condition, step)                                                              \
-	do {                                                                                   \
-		const uint64_t until_ = now_ns() + PATIENCE_MS * NS_PER_MS;                    \
-		while (!(condition)) {                                                         \
-			if (now_ns() > until_)                                                 \
-				fail_msg("line %d: in vain: %s", __LINE__, #condition);        \
-			step;                                                                  \
-		}                                                                              \
+#define wait_for(condition, step)                                                                  \
+	do {                                                                                       \
+		const uint64_t until_ = now_ns() + PATIENCE_MS * NS_PER_MS;                        \
+		while (!(condition)) {                                                             \
+			if (now_ns() > until_)                                                     \
+				fail_msg("line %d: in vain: %s", __LINE__, #condition);            \
+			step;                                                                      \
+		}                                                                                  \
 	} while (0)
 #define wait_until(condition) wait_for(condition, usleep(1000))
 
 /* The message is about a result that should be 0 or more. */
-#define assert_ok(call)                                                                        \
-	do {                                                                                   \
-		int r_ = (int)(call);                                                          \
-		if (r_ < 0)                                                                    \
-			fail_msg("line %d: %s: %d (%s)", __LINE__, #call, r_,                  \
-				 strerror(r_ == -1 ? errno : -r_));                            \
+#define assert_ok(call)                                                                            \
+	do {                                                                                       \
+		int r_ = (int)(call);                                                              \
+		if (r_ < 0)                                                                        \
+			fail_msg("line %d: %s: %d (%s)", __LINE__, #call, r_,                      \
+				 strerror(r_ == -1 ? errno : -r_));                                \
 	} while (0)
 
 /* Prints why, and skips; under CI that is a failure. */
@@ -84,12 +85,12 @@ bool stream_is(const char *buf, uint32_t seed, uint64_t at, size_t len);
 
 /* A thread that sends or receives a stream. Zeroed = not started. */
 struct traffic {
-	int fd;		   /* borrowed */
+	int fd; /* borrowed */
 	uint32_t seed;
-	uint32_t chunk;	   /* the most that one call moves */
-	uint32_t burst;	   /* calls after which it waits; 0 = never; set before the start */
+	uint32_t chunk; /* the most that one call moves */
+	uint32_t burst; /* calls after which it waits; 0 = never; set before the start */
 	const struct traffic *follower; /* until this one has it all too; set before the start */
-	bool shuts;	   /* FIN when the goal is reached; set before the start */
+	bool shuts;			/* FIN when the goal is reached; set before the start */
 	bool sends, started;
 	pthread_t thread;
 	/* shared; see traffic_...() */
@@ -104,7 +105,8 @@ void traffic_send(struct traffic *t, int fd, uint32_t seed, uint64_t goal, uint3
 void traffic_receive(struct traffic *t, int fd, uint32_t seed, uint64_t goal, uint32_t chunk);
 uint64_t traffic_done(const struct traffic *t);
 void traffic_set_goal(struct traffic *t, uint64_t goal);
-/* Waits for its end; with stop it ends after the current call, whatever the goal. Returns its error. */
+/* Waits for its end; with stop it ends after the current call, whatever the goal. Returns its
+ * error. */
 int traffic_join(struct traffic *t, bool stop);
 
 /* ---- maps, found among this process's own descriptors ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * bpf_mover.c - who moves a direction, and how that changes: the limit, want_kernel, the events, and
- * the ring when it is full. The real program in the running kernel, over loopback. Needs root.
+ * bpf_mover.c - who moves a direction, and how that changes: the limit, want_kernel, the events,
+ * and the ring when it is full. The real program in the running kernel, over loopback. Needs root.
  *
  * Links splice and sock, and bpf_help, whose rig is the userspace of the contract.
  */
@@ -29,7 +29,7 @@ static void a_fast_sender_is_stopped_by_a_receiver_that_does_not_read(void **sta
 	uint64_t before;
 	struct flow *f;
 
-	rig_open(rig, &(struct rig_options){ .limit = limit, .back.rcvbuf[1] = 32768 });
+	rig_open(rig, &(struct rig_options){.limit = limit, .back.rcvbuf[1] = 32768});
 	assert_ok(rig_join(rig, true, true));
 	f = rig_flow(rig, 0);
 	rig->no_pump[0] = true;
@@ -88,7 +88,7 @@ static void change_movers(struct rig *rig, uint64_t limit, uint32_t pauses, uint
 	const uint64_t tired = now_ns() + EFFORT_MS * NS_PER_MS;
 	struct flow *f;
 
-	rig_open(rig, &(struct rig_options){ .limit = limit });
+	rig_open(rig, &(struct rig_options){.limit = limit});
 	assert_ok(rig_join(rig, true, true));
 	f = rig_flow(rig, 0);
 	send_in_bursts(rig, 0, 16);
@@ -119,7 +119,7 @@ static void both_directions_change_their_movers_at_once(void **state)
 {
 	struct rig *rig = *state;
 
-	rig_open(rig, &(struct rig_options){ .limit = 16 * KB });
+	rig_open(rig, &(struct rig_options){.limit = 16 * KB});
 	assert_ok(rig_join(rig, true, true));
 	for (int i = 0; i < 2; i++) {
 		send_in_bursts(rig, i, 6);
@@ -160,19 +160,19 @@ static void on_watched(void *arg, const struct flow_event *e)
 }
 
 /*
- * Userspace sleeps unless an event wakes it, and looks at the flow at that very moment. What it sees
- * must be the new state, or it would sleep on, for ever.
+ * Userspace sleeps unless an event wakes it, and looks at the flow at that very moment. What it
+ * sees must be the new state, or it would sleep on, for ever.
  */
 static void an_event_is_never_seen_before_the_change_that_it_tells(void **state)
 {
 	static char buf[65536];
 	struct rig *rig = *state;
-	struct watcher w = { .rig = rig };
+	struct watcher w = {.rig = rig};
 	uint64_t deadline = now_ns() + PATIENCE_MS * NS_PER_MS;
 	const uint64_t tired = now_ns() + EFFORT_MS * NS_PER_MS;
 	struct flow *f;
 
-	rig_open(rig, &(struct rig_options){ .limit = 4 * KB });
+	rig_open(rig, &(struct rig_options){.limit = 4 * KB});
 	assert_ok(rig_join(rig, true, true));
 	f = rig_flow(rig, 0);
 	send_in_bursts(rig, 0, 8);
@@ -188,9 +188,10 @@ static void an_event_is_never_seen_before_the_change_that_it_tells(void **state)
 			fail_msg("no event after %u pauses", w.pauses);
 		w.told = false;
 		/*
-		 * Move all that is passed until the direction is back: after the k-th resume, whatever
-		 * is passed belongs to the next pause, of which an event will tell. While something
-		 * is passed and not moved there can be no resume, so this order decides it.
+		 * Move all that is passed until the direction is back: after the k-th resume,
+		 * whatever is passed belongs to the next pause, of which an event will tell. While
+		 * something is passed and not moved there can be no resume, so this order decides
+		 * it.
 		 */
 		for (;;) {
 			ssize_t n, at;
@@ -229,12 +230,13 @@ static void an_event_is_never_seen_before_the_change_that_it_tells(void **state)
 static void a_direction_is_withdrawn_and_given_back_under_load(void **state)
 {
 	/*
-	 * Small windows towards us: while userspace moves, the receivers are faster than the senders.
-	 * Such a window must be many segments, or the sender waits for a larger one (200 ms).
+	 * Small windows towards us: while userspace moves, the receivers are faster than the
+	 * senders. Such a window must be many segments, or the sender waits for a larger one (200
+	 * ms).
 	 */
-	const struct rig_options o = { .limit = 4 * MB,
-				       .front = { .rcvbuf[1] = 256 * KB, .mss = 4096 },
-				       .back = { .rcvbuf[0] = 256 * KB, .mss = 4096 } };
+	const struct rig_options o = {.limit = 4 * MB,
+				      .front = {.rcvbuf[1] = 256 * KB, .mss = 4096},
+				      .back = {.rcvbuf[0] = 256 * KB, .mss = 4096}};
 	struct rig *rig = *state;
 
 	rig_open(rig, &o);
@@ -269,11 +271,11 @@ static void the_kernel_moves_only_the_direction_that_it_may(void **state)
 {
 	struct rig *rig = *state;
 
-	rig_load(rig, &(struct rig_options){ 0 });
+	rig_load(rig, &(struct rig_options){0});
 	for (int kernels = 0; kernels < 2; kernels++) {
 		struct flow *mine, *users;
 
-		rig_connect(rig, &(struct rig_options){ .limit = 8 * MB });
+		rig_connect(rig, &(struct rig_options){.limit = 8 * MB});
 		assert_ok(rig_join(rig, kernels == 0, kernels == 1));
 		mine = rig_flow(rig, kernels);
 		users = rig_flow(rig, !kernels);
@@ -330,13 +332,13 @@ static void count_event(void *arg, const struct flow_event *e)
 static void with_a_full_ring_a_direction_does_not_change_its_mover(void **state)
 {
 	const uint32_t records = SHUNT_EVENTS_SIZE / (8 + sizeof(struct flow_event));
-	uint64_t reasons[FLOW_REASON_MAX] = { 0 };
+	uint64_t reasons[FLOW_REASON_MAX] = {0};
 	struct rig *rig = *state;
 	uint32_t events = 0;
 	struct flow *f;
 	bool was_user;
 
-	rig_open(rig, &(struct rig_options){ 0 });
+	rig_open(rig, &(struct rig_options){0});
 	assert_ok(rig_join(rig, true, true));
 	f = rig_flow(rig, 0);
 
@@ -391,11 +393,11 @@ static void with_a_full_ring_a_direction_does_not_change_its_mover(void **state)
 /* Both refusals must be shown, whichever of the two the size of the ring brings about first. */
 static void with_a_full_ring_a_paused_direction_is_passed_until_there_is_room(void **state)
 {
-	uint64_t reasons[FLOW_REASON_MAX] = { 0 };
+	uint64_t reasons[FLOW_REASON_MAX] = {0};
 	struct rig *rig = *state;
 	struct flow *f, *fill;
 
-	rig_open(rig, &(struct rig_options){ 0 });
+	rig_open(rig, &(struct rig_options){0});
 	assert_ok(rig_join(rig, true, true));
 	f = rig_flow(rig, 0);
 	fill = rig_flow(rig, 1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * bpf_pins.c - the pins of the maps: their names, their end, and whose they are. Needs root, and a BPF
- * file system at /sys/fs/bpf (which splice mounts if there is none).
+ * bpf_pins.c - the pins of the maps: their names, their end, and whose they are. Needs root, and a
+ * BPF file system at /sys/fs/bpf (which splice mounts if there is none).
  *
  * Links splice, and bpf_help.
  */
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char *const pin_names[] = { "sockets", "slots", "flows", "events", "counters" };
+static const char *const pin_names[] = {"sockets", "slots", "flows", "events", "counters"};
 
 struct pins {
 	char path[64];
@@ -51,7 +51,7 @@ static int pins_teardown(void **state)
 
 static int pins_load(struct pins *p, int which, char *why, size_t size)
 {
-	const struct splice_options o = { .max_sessions = 10, .pin_path = p->path };
+	const struct splice_options o = {.max_sessions = 10, .pin_path = p->path};
 
 	return splice_new(&p->splices[which], &o, why, size);
 }
@@ -66,7 +66,7 @@ static int pin_open(const struct pins *p, const char *name)
 
 static struct bpf_map_info pinned_map(const struct pins *p, const char *name)
 {
-	struct bpf_map_info info = { 0 };
+	struct bpf_map_info info = {0};
 	uint32_t len = sizeof(info);
 	int fd = pin_open(p, name);
 
@@ -83,14 +83,14 @@ static void pins_have_the_names_and_types_of_the_maps(void **state)
 		uint32_t type, key, value, entries;
 		bool btf;
 	} expected[] = {
-		{ "sockets", BPF_MAP_TYPE_SOCKMAP, 4, 8, 20, false },
-		{ "slots", BPF_MAP_TYPE_HASH, 8, 4, 20, true },
-		{ "flows", BPF_MAP_TYPE_ARRAY, 4, sizeof(struct flow), 20, true },
-		{ "events", BPF_MAP_TYPE_RINGBUF, 0, 0, SHUNT_EVENTS_SIZE, false },
-		{ "counters", BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, FLOW_EXIT_MAX, true },
+		{"sockets", BPF_MAP_TYPE_SOCKMAP, 4, 8, 20, false},
+		{"slots", BPF_MAP_TYPE_HASH, 8, 4, 20, true},
+		{"flows", BPF_MAP_TYPE_ARRAY, 4, sizeof(struct flow), 20, true},
+		{"events", BPF_MAP_TYPE_RINGBUF, 0, 0, SHUNT_EVENTS_SIZE, false},
+		{"counters", BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, FLOW_EXIT_MAX, true},
 	};
 	struct pins *p = *state;
-	struct bpf_prog_info prog = { 0 };
+	struct bpf_prog_info prog = {0};
 	uint32_t len = sizeof(prog);
 	char why[300] = "";
 	struct stat st;

@@ -3,9 +3,9 @@
  * bpf_session.c - sessions with the real program under them: session, splice and loop in this one
  * process and thread, with clients and servers that take turns with them. Needs root.
  *
- * There are several lanes: each has a frontend and a backend of its own with one server, so that it is
- * known who belongs to whom. Every test ends with an empty world: no session, no place taken in any
- * map, no flow that is not zero, no descriptor more than before.
+ * There are several lanes: each has a frontend and a backend of its own with one server, so that it
+ * is known who belongs to whom. Every test ends with an empty world: no session, no place taken in
+ * any map, no flow that is not zero, no descriptor more than before.
  */
 #include "bpf_help.h"
 
@@ -26,11 +26,11 @@ struct lane {
 	struct frontend *fe;
 	int front, back; /* listening: ours, and the server's */
 	struct addr front_at;
-	bool met;	 /* the server has accepted */
+	bool met; /* the server has accepted */
 	struct peer client, server;
 	/* of the random sessions */
 	bool busy;
-	int resets;	 /* who will: 0 = nobody, 1 = the client, 2 = the server */
+	int resets;	    /* who will: 0 = nobody, 1 = the client, 2 = the server */
 	uint64_t resets_at; /* when it has sent that many */
 	uint32_t patience;  /* turns until both read */
 	uint32_t talk;	    /* turns until both send their FIN behind what they have to say */
@@ -92,10 +92,10 @@ static void world_init(struct world *w, uint32_t nr_lanes)
 
 static void world_start(struct world *w)
 {
-	const struct splice_options options = { .max_sessions = w->max_sessions, .pin_path = "" };
+	const struct splice_options options = {.max_sessions = w->max_sessions, .pin_path = ""};
 	struct sessions_options o = {
 		.stats = &w->stats,
-		.tuning = { .limit = w->limit },
+		.tuning = {.limit = w->limit},
 		.ended = on_ended,
 		.arg = w,
 	};
@@ -108,7 +108,7 @@ static void world_start(struct world *w)
 	assert_ok(loop_new(&w->loop));
 	assert_ok(ledger_new(&w->ledger, w->max_sessions));
 	assert_ok(pool_new(&w->pool, &w->config, 1000));
-	list_for_each(fe, &w->pool->frontends, entry)
+	list_for_each (fe, &w->pool->frontends, entry)
 		w->lanes[i++].fe = fe;
 	assert_int_equal(i, w->nr_lanes);
 	o.loop = w->loop;
@@ -186,14 +186,15 @@ static void world_done(struct world *w)
 /* A client calls, and its session begins. Seeds: 2n for the client, 2n + 1 for the server. */
 static int lane_call(struct world *w, struct lane *lane, uint8_t n)
 {
-	const struct sock_tuning tuning = { .limit = w->limit };
+	const struct sock_tuning tuning = {.limit = w->limit};
 	struct addr from;
 	socklen_t len = sizeof(from);
 	int fd = -1;
 
 	peer_close(&lane->client);
 	peer_close(&lane->server);
-	peer_init(&lane->client, net_connect(&lane->front_at), (uint8_t)(2 * n), (uint8_t)(2 * n + 1));
+	peer_init(&lane->client, net_connect(&lane->front_at), (uint8_t)(2 * n),
+		  (uint8_t)(2 * n + 1));
 	peer_init(&lane->server, -1, (uint8_t)(2 * n + 1), (uint8_t)(2 * n));
 	lane->met = false;
 	wait_until((fd = accept4(lane->front, &from.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0);
@@ -250,7 +251,7 @@ static void take_view(void *arg, const struct session_view *v)
 /* Of the only session. */
 static struct session_view view(struct world *w)
 {
-	struct session_view v = { 0 };
+	struct session_view v = {0};
 
 	assert_int_equal(sessions_count(w->sessions), 1);
 	sessions_each(w->sessions, take_view, &v);
@@ -381,7 +382,8 @@ static void one_direction_is_left_to_userspace_if_the_configuration_says_so(void
 		struct lane *lane = &w.lanes[0];
 
 		world_init(&w, 1);
-		*(users ? &w.proxies[0]->splice_response : &w.proxies[0]->splice_request) = SPLICE_OFF;
+		*(users ? &w.proxies[0]->splice_response : &w.proxies[0]->splice_request) =
+			SPLICE_OFF;
 		world_start(&w);
 		lane_meet(&w, lane, 1);
 		lane->client.to_send = lane->server.to_send = 500000;
@@ -624,7 +626,7 @@ static uint32_t pick(uint32_t n)
 
 static uint64_t pick_size(void)
 {
-	static const uint32_t sizes[] = { 1, 10, 2000, 70 * KB, 300 * KB, 2 * MB };
+	static const uint32_t sizes[] = {1, 10, 2000, 70 * KB, 300 * KB, 2 * MB};
 
 	return pick(sizes[pick(ARRAY_SIZE(sizes))]);
 }
@@ -693,8 +695,8 @@ static void step_at_random(struct world *w, struct lane *lane)
 }
 
 /*
- * Sizes, half-closes, deafness, resets: all at random, many sessions at once in few slots. Every byte
- * is right; an orderly session ends in order, any other with a reset.
+ * Sizes, half-closes, deafness, resets: all at random, many sessions at once in few slots. Every
+ * byte is right; an orderly session ends in order, any other with a reset.
  */
 static void random_sessions_are_exact(void **state)
 {
@@ -727,12 +729,16 @@ static void random_sessions_are_exact(void **state)
 				const struct lane *l = &w.lanes[i];
 
 				if (l->busy)
-					print_error("lane %u: resets %d met %d; client sent %lu/%lu got %lu fin %d eof %d error %d; server sent %lu/%lu got %lu fin %d eof %d error %d\n",
-						    i, l->resets, l->met, l->client.sent, l->client.to_send,
-						    l->client.received, l->client.fin_sent, l->client.eof,
-						    l->client.error, l->server.sent, l->server.to_send,
-						    l->server.received, l->server.fin_sent, l->server.eof,
-						    l->server.error);
+					print_error(
+						"lane %u: resets %d met %d; client sent %lu/%lu "
+						"got %lu fin %d eof %d error %d; server sent "
+						"%lu/%lu got %lu fin %d eof %d error %d\n",
+						i, l->resets, l->met, l->client.sent,
+						l->client.to_send, l->client.received,
+						l->client.fin_sent, l->client.eof, l->client.error,
+						l->server.sent, l->server.to_send,
+						l->server.received, l->server.fin_sent,
+						l->server.eof, l->server.error);
 			}
 			fail_msg("%u of %u sessions have begun, %u go on", begun, total, busy);
 		}

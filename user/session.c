@@ -76,7 +76,7 @@ struct direction {
 	uint64_t seen;	    /* redirected bytes as of the last look */
 	uint64_t blocked_ns; /* since when it is blocked */
 	uint64_t missing_ns; /* since when bytes are missing: see is_overdue() */
-	bool proving;	    /* waiting for the kernel's queue towards the peer to drain */
+	bool proving;	    /* waiting for the kernel's worker: to drain its queue towards the peer, or to bring what was passed */
 	bool eof;	    /* the source sent FIN */
 	bool done;	    /* the peer was sent FIN, or is never to get another byte */
 };
@@ -298,6 +298,21 @@ static void open_window(struct session *s, int i)
 		arm_retry(s);
 }
 
+/*
+ * Passed bytes that cannot be read yet wait for the kernel's worker (the receive buffer was full). EPOLLIN is told for them all the
+ * same: who listened to it would turn without pause, and keep the worker from its CPU. Returns false if the session ended.
+ */
+static bool await_worker(struct session *s, int i, const struct relay_outcome *out)
+{
+	if (s->ended)
+		return false;
+	if (out->status == RELAY_IDLE && !out->moved) {
+		s->dirs[i].proving = true;
+		arm_retry(s);
+	}
+	return !s->ended;
+}
+
 /* Moves the passed bytes of a joined direction. Returns false if the session changed its state or ended. */
 static bool move_passed(struct session *s, int i)
 {
@@ -333,7 +348,7 @@ static bool move_passed(struct session *s, int i)
 	if (!f->want_kernel) {
 		out = relay_run(&d->relay, source, sink, t->scratch, CHUNK_SIZE, BUDGET);
 		flow_set(f, moved, f->moved + out.moved);
-		return take_outcome(s, i, &out);
+		return take_outcome(s, i, &out) && await_worker(s, i, &out);
 	}
 	/*
 	 * The way home: write first, then publish, and only then take, which opens the window. So the next segment finds the
@@ -347,7 +362,7 @@ static bool move_passed(struct session *s, int i)
 		return false;
 	if (d->tokens)
 		arm_retry(s);
-	return take_outcome(s, i, &out);
+	return take_outcome(s, i, &out) && await_worker(s, i, &out);
 }
 
 /* Bytes that TCP has received, FIN included, but the program has not seen: it should have, before anybody could ask. */

@@ -73,6 +73,7 @@ enum splice_fallback fallback_of(int error)
 	case -ENOMEM:
 		return FALLBACK_NO_MEMORY;
 	case -EBUSY:
+	case -EEXIST:
 	case -EINVAL:
 		return FALLBACK_BUSY;
 	}
