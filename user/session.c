@@ -773,10 +773,13 @@ static void session_choose(struct session *s, struct server *failed)
 	bool queued = !list_empty(&s->wait.entry);
 	int r = pool_pick(s->backend, &s->tried, queued, loop_now(loop) / NS_PER_SEC, &s->server);
 
-	/* Who has to wait anyway may as well wait for a server that refused before. */
+	/* Who has to wait anyway may as well go back to a server that refused before, but not at once. */
 	if (r == -EAGAIN && s->tried.bits) {
 		pool_tried_done(&s->tried);
-		r = pool_pick(s->backend, &s->tried, queued, loop_now(loop) / NS_PER_SEC, &s->server);
+		if (loop_timer_set(loop, &s->retry, loop_now(loop) + TURN_AROUND_MS * NS_PER_MS) < 0) {
+			session_end(s, END_NO_RESOURCE);
+			return;
+		}
 	}
 	if (r == 0) {
 		if (queued) {
@@ -899,6 +902,10 @@ static void on_retry(struct timer *t)
 
 	if (s->record->state == LEDGER_FLUSH) {
 		flush(s);
+		return;
+	}
+	if (s->record->state == LEDGER_QUEUED) {
+		session_choose(s, NULL);
 		return;
 	}
 	run_direction(s, CLIENT);
