@@ -403,6 +403,42 @@ static void full_server_makes_sessions_wait_in_order(void **state)
 	rig_done(&r);
 }
 
+/* s0 refuses once, s1 is full: neither are the retries spent at once, nor does the one that waits keep others from s0. */
+static void refused_session_that_must_wait_comes_back_to_who_refused(void **state)
+{
+	struct peer busy, busy_server, waits;
+	struct addr good, dead;
+	struct rig r;
+	int dead_fd;
+
+	(void)state;
+	rig_init(&r, 2);
+	r.server_conf[0]->maxconn = r.server_conf[1]->maxconn = 1;
+	rig_start(&r);
+	rig_client(&r, &r.client);
+	rig_accept(&r, 0, &r.server);
+	rig_client(&r, &busy);
+	rig_accept(&r, 1, &busy_server);
+	r.extra[0] = &busy;
+	r.extra[2] = &busy_server;
+	part(&r, &r.client, &r.server);
+	good = r.server_conf[0]->addr;
+	dead_fd = net_refuse(&dead);
+	r.server_conf[0]->addr = dead;
+	rig_client(&r, &waits);
+	r.extra[1] = &waits;
+	WAIT_FOR(&r, r.be->stats.queued == 1);
+	assert_int_equal(r.be->servers[0].stats.connect_errors, 1);
+	r.server_conf[0]->addr = good;
+	WAIT_FOR(&r, r.be->stats.queued == 0); /* after the turn-around, although nobody left */
+	rig_accept(&r, 0, &r.server);
+	assert_int_equal(r.be->servers[0].stats.connect_errors, 1);
+	close(dead_fd);
+	part(&r, &waits, &r.server);
+	part(&r, &busy, &busy_server);
+	rig_done(&r);
+}
+
 static void waiting_too_long_ends_the_session(void **state)
 {
 	struct rig_log l;
@@ -758,6 +794,7 @@ int main(void)
 		cmocka_unit_test(session_without_any_server_is_reset_at_once),
 		cmocka_unit_test(session_that_gets_no_descriptor_is_reset),
 		cmocka_unit_test(full_server_makes_sessions_wait_in_order),
+		cmocka_unit_test(refused_session_that_must_wait_comes_back_to_who_refused),
 		cmocka_unit_test(waiting_too_long_ends_the_session),
 		cmocka_unit_test(without_a_queue_timeout_the_connect_timeout_counts),
 		cmocka_unit_test(client_that_leaves_the_queue_is_passed_over),
