@@ -545,8 +545,7 @@ static void a_new_session_in_the_same_slot_gets_no_byte_of_the_old_one(void **st
 		assert_ok(rig_join(rig, true, true));
 		traffic_receive(&g->t[1], g->server, seed, ENDLESS, 65536);
 		traffic_receive(&g->t[3], g->client, seed + 1, ENDLESS, 65536);
-		wait_for(traffic_done(&g->t[1]) > 1000 && traffic_done(&g->t[3]) > 1000,
-			 rig_turn(rig));
+		rig_until(rig, traffic_done(&g->t[1]) > 1000 && traffic_done(&g->t[3]) > 1000);
 		generation_end(old); /* the applications of the old one went on until now */
 		rig_leave(rig, round % 2);
 	}

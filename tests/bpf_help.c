@@ -5,7 +5,7 @@
 #include <bpf/bpf.h>
 #include <dirent.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -538,15 +538,26 @@ static void pump(struct rig *rig, int i)
  * the worker off its processor, for seconds if the scheduler is in the mood. And what has piled up
  * in a millisecond fills the window, so that the pump has the last byte before the next one comes.
  */
+static void work(struct rig *rig)
+{
+	splice_dispatch(rig->sp, on_event, rig);
+	for (int i = 0; i < 2; i++)
+		if (rig->joined && !rig->no_pump[i] && rig->ends[i] >= 0)
+			pump(rig, i);
+}
+
 void rig_turn(struct rig *rig)
 {
 	struct pollfd p = {.fd = splice_event_fd(rig->sp), .events = POLLIN};
 
 	poll(&p, 1, 1);
-	splice_dispatch(rig->sp, on_event, rig);
-	for (int i = 0; i < 2; i++)
-		if (rig->joined && !rig->no_pump[i] && rig->ends[i] >= 0)
-			pump(rig, i);
+	work(rig);
+}
+
+void rig_step(struct rig *rig)
+{
+	usleep(20);
+	work(rig);
 }
 
 /* ---- the rig: traffic ---- */
@@ -560,25 +571,45 @@ void rig_traffic(struct rig *rig, int direction, uint64_t goal, uint32_t chunk)
 	traffic_receive(&rig->receivers[direction], to, (uint32_t)direction, goal, 65536);
 }
 
-/* What is to be known when a transfer does not end. */
-static void say_flow(struct rig *rig, int direction)
+static void say_socket(const char *name, int fd)
 {
-	const struct flow *f = rig_flow(rig, direction);
-	uint64_t written = 0, received = 0;
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
 
-	sock_written(rig->ends[!direction], &written);
-	sock_received(rig->ends[direction], &received);
-	print_error(
-		"direction %d: mode %u reason %u ready %u want %u pauses %u resumes %u\n"
-		"  received %lu = redirected %lu + passed %lu; moved %lu extra %lu written %lu\n"
-		"  unsent %u limit %lu check_at %lu; sent %lu of %lu, received %lu\n",
-		direction, f->mode, f->reason, f->ready, f->want_kernel, f->pauses, f->resumes,
-		(unsigned long)received, (unsigned long)f->redirected, (unsigned long)f->passed,
-		(unsigned long)f->moved, (unsigned long)f->extra, (unsigned long)written,
-		sock_unsent(rig->ends[!direction]), (unsigned long)f->limit,
-		(unsigned long)f->check_at, (unsigned long)traffic_done(&rig->senders[direction]),
-		(unsigned long)rig->senders[direction].goal,
-		(unsigned long)traffic_done(&rig->receivers[direction]));
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return;
+	print_error("  %s: state %u received %lu acked %lu unsent %u window %u probes %u "
+		    "backoff %u retransmits %u\n",
+		    name, info.tcpi_state, (unsigned long)info.tcpi_bytes_received,
+		    (unsigned long)info.tcpi_bytes_acked, info.tcpi_notsent_bytes,
+		    info.tcpi_snd_wnd, info.tcpi_probes, info.tcpi_backoff,
+		    info.tcpi_total_retrans);
+}
+
+static void say_direction(struct rig *rig, int i)
+{
+	const struct flow *f = rig_flow(rig, i);
+
+	print_error("  direction %d: mode %u reason %u ready %u want %u pauses %u resumes %u\n"
+		    "    redirected %lu passed %lu moved %lu extra %lu limit %lu check_at %lu\n"
+		    "    sent %lu of %lu, received %lu\n",
+		    i, f->mode, f->reason, f->ready, f->want_kernel, f->pauses, f->resumes,
+		    (unsigned long)f->redirected, (unsigned long)f->passed, (unsigned long)f->moved,
+		    (unsigned long)f->extra, (unsigned long)f->limit, (unsigned long)f->check_at,
+		    (unsigned long)traffic_done(&rig->senders[i]),
+		    (unsigned long)rig->senders[i].goal,
+		    (unsigned long)traffic_done(&rig->receivers[i]));
+}
+
+void rig_say(struct rig *rig)
+{
+	print_error("nothing goes on:\n");
+	say_direction(rig, 0);
+	say_direction(rig, 1);
+	say_socket("client", rig->client);
+	say_socket("end 0", rig->ends[0]);
+	say_socket("end 1", rig->ends[1]);
+	say_socket("server", rig->server);
 }
 
 void rig_finish_traffic(struct rig *rig, int direction)
@@ -596,7 +627,7 @@ void rig_finish_traffic(struct rig *rig, int direction)
 	     !__atomic_load_n(&receiver->error, __ATOMIC_ACQUIRE) && now_ns() < until;)
 		rig_turn(rig);
 	if (traffic_done(receiver) != sender->done)
-		say_flow(rig, direction);
+		rig_say(rig);
 	__atomic_store_n(&receiver->stop, true, __ATOMIC_RELEASE);
 	traffic_join(receiver, false);
 	assert_int_equal(receiver->error, 0);

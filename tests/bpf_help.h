@@ -27,17 +27,19 @@
 /* For emulated machines; a healthy kernel needs none of it. */
 #define PATIENCE_MS 30000
 
-/* Waits in steps of a millisecond. step is what is to be done in between. */
-#define wait_for(condition, step)                                                                  \
+/* step is what is to be done while it waits, complain what is to be said if that is in vain. */
+#define wait_for(condition, step, complain)                                                        \
 	do {                                                                                       \
 		const uint64_t until_ = now_ns() + PATIENCE_MS * NS_PER_MS;                        \
 		while (!(condition)) {                                                             \
-			if (now_ns() > until_)                                                     \
+			if (now_ns() > until_) {                                                   \
+				complain;                                                          \
 				fail_msg("line %d: in vain: %s", __LINE__, #condition);            \
+			}                                                                          \
 			step;                                                                      \
 		}                                                                                  \
 	} while (0)
-#define wait_until(condition) wait_for(condition, usleep(1000))
+#define wait_until(condition) wait_for(condition, usleep(1000), (void)0)
 
 /* The message is about a result that should be 0 or more. */
 #define assert_ok(call)                                                                            \
@@ -167,9 +169,14 @@ void rig_traffic(struct rig *rig, int direction, uint64_t goal, uint32_t chunk);
 /* Ends an endless sender, and waits until the receiver has every byte of it. */
 void rig_finish_traffic(struct rig *rig, int direction);
 
+/* Prints what is to be known when nothing goes on. */
+void rig_say(struct rig *rig);
+
 /* Takes the events, moves what was passed, waits at most a millisecond. */
 void rig_turn(struct rig *rig);
-#define rig_until(rig, condition) wait_for(condition, rig_turn(rig))
+/* The same, but waits 20 us. */
+void rig_step(struct rig *rig);
+#define rig_until(rig, condition) wait_for(condition, rig_turn(rig), rig_say(rig))
 
 /* extra + redirected + moved == what the receiving end was given, in both directions. */
 void rig_assert_accounts(struct rig *rig);

@@ -131,7 +131,7 @@ static void world_turn(struct world *w)
 	run_loop(w->loop, TURN_NS);
 }
 
-#define world_until(w, condition) wait_for(condition, world_turn(w))
+#define world_until(w, condition) wait_for(condition, world_turn(w), (void)0)
 
 static void world_run_ms(struct world *w, unsigned int ms)
 {
