@@ -39,10 +39,20 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-/* struct flow_event: "this direction needs userspace now". When it is full, a direction does not change its mover. */
-struct {
+struct ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, SHUNT_EVENTS_SIZE);
+};
+
+/*
+ * Thread -> its ring of struct flow_event: "this direction needs userspace now". When a ring is full, a direction does not
+ * change its mover. Sized and filled at load.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct ring);
 } events SEC(".maps");
 
 /* enum flow_exit -> how often the program left that way. */
@@ -89,9 +99,11 @@ static __always_inline __s64 backlog(const struct flow *f, __u32 peer)
  * A change of the mover and its event are one: without room in the ring there is no change. The flow must say the new state before
  * the event is submitted, since userspace may look at it on another CPU at that very moment.
  */
-static __always_inline struct flow_event *begin_change(__u32 index, __u32 reason, __u64 cookie)
+static __always_inline struct flow_event *begin_change(const struct flow *f, __u32 index, __u32 reason, __u64 cookie)
 {
-	struct flow_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	__u32 thread = f->thread;
+	void *ring = bpf_map_lookup_elem(&events, &thread);
+	struct flow_event *e = ring ? bpf_ringbuf_reserve(ring, sizeof(*e), 0) : NULL;
 
 	if (e) {
 		e->index = index;
@@ -188,7 +200,7 @@ int shunt_verdict(struct __sk_buff *skb)
 
 	fresh = trim(skb, f);
 	if (fresh < 0) {
-		event = begin_change(index, FLOW_REASON_BROKEN, cookie);
+		event = begin_change(f, index, FLOW_REASON_BROKEN, cookie);
 		if (event)
 			bpf_ringbuf_submit(event, 0);
 		return leave(SK_DROP, FLOW_EXIT_BROKEN);
@@ -210,7 +222,7 @@ int shunt_verdict(struct __sk_buff *skb)
 		if (shared->want_kernel && f->passed == shared->moved)
 			queued = backlog(f, index ^ 1);
 		if (queued >= 0 && fits(queued, len, f->limit - f->limit / 4))
-			event = begin_change(index, FLOW_REASON_RESUMED, cookie);
+			event = begin_change(f, index, FLOW_REASON_RESUMED, cookie);
 		if (!event) {
 			f->passed += len;
 			return leave(SK_PASS, FLOW_EXIT_USER);
@@ -237,7 +249,7 @@ int shunt_verdict(struct __sk_buff *skb)
 	}
 
 	if (reason != FLOW_REASON_NONE) {
-		event = begin_change(index, reason, cookie);
+		event = begin_change(f, index, reason, cookie);
 		if (event) {
 			f->pauses++;
 			f->passed += len;

@@ -19,7 +19,7 @@ typedef __u64 shunt_u64;
 typedef __u32 shunt_u32;
 #endif
 
-#define SHUNT_ABI_VERSION 1
+#define SHUNT_ABI_VERSION 2
 #define SHUNT_CACHE_LINE __attribute__((aligned(64)))
 
 /* Which side moves the bytes of a direction. */
@@ -58,9 +58,10 @@ struct flow {
 	shunt_u64 limit; /* bytes that may be queued towards the peer and not yet sent */
 	shunt_u32 ready; /* both sockets are in the map */
 	shunt_u32 want_kernel;
+	shunt_u32 thread; /* that owns the session: whose ring gets its events */
 };
 
-/* What a record of the ring buffer `events` says. */
+/* What a record of a ring buffer of `events` says. */
 struct flow_event {
 	shunt_u32 index;  /* of the flow */
 	shunt_u32 reason; /* enum flow_reason */
@@ -83,7 +84,7 @@ enum flow_exit {
 	FLOW_EXIT_MAX = 11,
 };
 
-#define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of the ring: 10,922 records */
+#define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of a thread's ring: 10,922 records */
 
 _Static_assert(sizeof(struct flow) == 128, "struct flow is two cache lines");
 _Static_assert(__builtin_offsetof(struct flow, moved) == 64, "the user's line starts at 64");

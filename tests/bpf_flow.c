@@ -291,7 +291,7 @@ static void a_socket_of_another_map_is_refused_as_busy(void **state)
 	assert_ok(splice_new(&other, &options, why, sizeof(why)));
 	assert_ok(rig_join(rig, true, true));
 	memcpy(ends, rig->joins, sizeof(ends));
-	assert_int_equal(splice_join(other, 0, ends, MB), -EBUSY);
+	assert_int_equal(splice_join(other, 0, 0, ends, MB), -EBUSY);
 
 	/* It goes on where it was. */
 	send_all(rig->client, "x", 1);
@@ -311,7 +311,7 @@ static void a_socket_is_not_joined_twice(void **state)
 	rig_open(rig, &(struct rig_options){.max_sessions = 2});
 	assert_ok(rig_join(rig, true, true));
 	memcpy(ends, rig->joins, sizeof(ends));
-	assert_in_range(-splice_join(rig->sp, 1, ends, MB), EEXIST, EBUSY + EEXIST);
+	assert_in_range(-splice_join(rig->sp, 1, 0, ends, MB), EEXIST, EBUSY + EEXIST);
 	send_all(rig->client, "x", 1);
 	recv_all(rig->server, &c, 1);
 	assert_int_equal(c, 'x');
@@ -478,7 +478,7 @@ static void bytes_for_a_peer_that_was_closed_first_do_no_harm(void **state)
 		traffic_join(&rig->senders[0], true);
 		rig_hang_up(rig);
 	}
-	splice_dispatch(rig->sp, NULL, NULL);
+	splice_dispatch(rig->sp, 0, NULL, NULL);
 	assert_int_equal(count_slots(), 0);
 	assert_int_equal(count_sockets(), 0);
 }

@@ -445,7 +445,7 @@ int rig_join(struct rig *rig, bool want_up, bool want_down)
 	rig->joins[1] =
 		(struct splice_end){.fd = rig->ends[1], .want_kernel = want_down, .extra = 1};
 	rig->joined = true; /* even if it was refused, it is to be left */
-	return splice_join(rig->sp, rig->session, rig->joins, rig->limit);
+	return splice_join(rig->sp, rig->session, 0, rig->joins, rig->limit);
 }
 
 struct flow *rig_flow(struct rig *rig, int direction)
@@ -540,7 +540,7 @@ static void pump(struct rig *rig, int i)
  */
 static void work(struct rig *rig)
 {
-	splice_dispatch(rig->sp, on_event, rig);
+	splice_dispatch(rig->sp, 0, on_event, rig);
 	for (int i = 0; i < 2; i++)
 		if (rig->joined && !rig->no_pump[i] && rig->ends[i] >= 0)
 			pump(rig, i);
@@ -548,7 +548,7 @@ static void work(struct rig *rig)
 
 void rig_turn(struct rig *rig)
 {
-	struct pollfd p = {.fd = splice_event_fd(rig->sp), .events = POLLIN};
+	struct pollfd p = {.fd = splice_event_fd(rig->sp, 0), .events = POLLIN};
 
 	poll(&p, 1, 1);
 	work(rig);

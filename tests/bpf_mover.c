@@ -215,7 +215,7 @@ static void an_event_is_never_seen_before_the_change_that_it_tells(void **state)
 		uint64_t passed, written;
 
 		while (!w.told && now_ns() < (w.pauses < 20 ? deadline : tired))
-			splice_dispatch(rig->sp, on_watched, &w); /* spins */
+			splice_dispatch(rig->sp, 0, on_watched, &w); /* spins */
 		if (w.wrong)
 			fail_msg("pause %u: %s", w.pauses, w.wrong);
 		if (!w.told && w.pauses >= 20)
@@ -407,7 +407,7 @@ static void with_a_full_ring_a_direction_does_not_change_its_mover(void **state)
 		assert_int_equal(exits(rig, FLOW_EXIT_EVENT_LOST), 0);
 		carry_byte(rig);
 		expect_byte(rig, 'r');
-		splice_dispatch(rig->sp, count_event, reasons);
+		splice_dispatch(rig->sp, 0, count_event, reasons);
 		send_byte(rig, 's');
 		assert_int_equal(flow_get(f, mode), FLOW_KERNEL);
 		expect_byte(rig, 's');
@@ -418,13 +418,13 @@ static void with_a_full_ring_a_direction_does_not_change_its_mover(void **state)
 		send_byte(rig, 'q');
 		expect_byte(rig, 'q');
 		assert_int_equal(exits(rig, FLOW_EXIT_EVENT_LOST), 2);
-		splice_dispatch(rig->sp, count_event, reasons);
+		splice_dispatch(rig->sp, 0, count_event, reasons);
 		send_byte(rig, 's');
 		assert_int_equal(flow_get(f, mode), FLOW_USER);
 		carry_byte(rig);
 		expect_byte(rig, 's');
 	}
-	splice_dispatch(rig->sp, count_event, reasons);
+	splice_dispatch(rig->sp, 0, count_event, reasons);
 	assert_int_equal(reasons[FLOW_REASON_WITHDRAWN], f->pauses);
 	assert_int_equal(reasons[FLOW_REASON_RESUMED], f->resumes);
 	rig_assert_accounts(rig);
@@ -470,7 +470,7 @@ static void with_a_full_ring_a_paused_direction_is_passed_until_there_is_room(vo
 		carry_byte(rig);
 		expect_byte(rig, 'b');
 	}
-	splice_dispatch(rig->sp, count_event, reasons);
+	splice_dispatch(rig->sp, 0, count_event, reasons);
 	send_byte(rig, 'c');
 	assert_int_equal(flow_get(f, mode), FLOW_KERNEL);
 	expect_byte(rig, 'c');

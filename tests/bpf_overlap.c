@@ -73,7 +73,7 @@ static void rig_open(struct rig *rig, bool want_kernel)
 	rig->ends[1].extra = 1;
 	rig->server = pair[1];
 	rig->ends[0].want_kernel = rig->ends[1].want_kernel = want_kernel;
-	assert_int_equal(splice_join(rig->sp, 1, rig->ends, 1 << 20), 0);
+	assert_int_equal(splice_join(rig->sp, 1, 0, rig->ends, 1 << 20), 0);
 }
 
 static void rig_close(struct rig *rig)

@@ -86,7 +86,7 @@ static void pins_have_the_names_and_types_of_the_maps(void **state)
 		{"sockets", BPF_MAP_TYPE_SOCKMAP, 4, 8, 20, false},
 		{"slots", BPF_MAP_TYPE_HASH, 8, 4, 20, true},
 		{"flows", BPF_MAP_TYPE_ARRAY, 4, sizeof(struct flow), 20, true},
-		{"events", BPF_MAP_TYPE_RINGBUF, 0, 0, SHUNT_EVENTS_SIZE, false},
+		{"events", BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1, false},
 		{"counters", BPF_MAP_TYPE_PERCPU_ARRAY, 4, 8, FLOW_EXIT_MAX, true},
 	};
 	struct pins *p = *state;

@@ -53,10 +53,11 @@ struct world {
 
 /* ---- beginning and end ---- */
 
-static void on_ended(void *arg)
+static void on_ended(void *arg, struct frontend *fe)
 {
 	struct world *w = arg;
 
+	(void)fe;
 	w->ended++;
 }
 
@@ -106,7 +107,7 @@ static void world_start(struct world *w)
 	if (splice_new(&w->sp, &options, why, sizeof(why)) < 0)
 		fail_msg("splice_new: %s", why);
 	assert_ok(loop_new(&w->loop));
-	assert_ok(ledger_new(&w->ledger, w->max_sessions));
+	assert_ok(ledger_new(&w->ledger, w->max_sessions, 1));
 	assert_ok(pool_new(&w->pool, &w->config, 1000));
 	list_for_each (fe, &w->pool->frontends, entry)
 		w->lanes[i++].fe = fe;
@@ -115,7 +116,7 @@ static void world_start(struct world *w)
 	o.splice = w->sp;
 	o.ledger = w->ledger;
 	assert_ok(sessions_new(&w->sessions, &o));
-	poll_init(&w->splice_events, splice_event_fd(w->sp), on_splice_events);
+	poll_init(&w->splice_events, splice_event_fd(w->sp, 0), on_splice_events);
 	assert_ok(loop_watch(w->loop, &w->splice_events, EPOLLIN));
 }
 

@@ -396,8 +396,9 @@ struct splice *splice_free(struct splice *sp)
 	return NULL;
 }
 
-int splice_join(struct splice *sp, uint32_t session, struct splice_end ends[2], uint64_t limit)
+int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct splice_end ends[2], uint64_t limit)
 {
+	(void)thread;
 	sp->owed++;
 	for (uint32_t i = 0; i < 2; i++) {
 		uint64_t acked = info_of(ends[i].fd).tcpi_bytes_acked;
@@ -451,15 +452,17 @@ struct flow *splice_flow(struct splice *sp, uint32_t index)
 	return &sp->flows[index];
 }
 
-int splice_event_fd(const struct splice *sp)
+int splice_event_fd(const struct splice *sp, uint32_t thread)
 {
+	(void)thread;
 	return sp->event_fd;
 }
 
-void splice_dispatch(struct splice *sp, void (*fn)(void *arg, const struct flow_event *e), void *arg)
+void splice_dispatch(struct splice *sp, uint32_t thread, void (*fn)(void *arg, const struct flow_event *e), void *arg)
 {
 	eventfd_t value;
 
+	(void)thread;
 	eventfd_read(sp->event_fd, &value);
 	for (uint32_t i = 0; i < sp->nr_events; i++)
 		fn(arg, &sp->events[i]);

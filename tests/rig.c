@@ -27,10 +27,11 @@ static void on_exhausted(void *arg, int error)
 
 static const struct listener_ops ops = { .accepted = on_accepted, .exhausted = on_exhausted };
 
-static void on_ended(void *arg)
+static void on_ended(void *arg, struct frontend *fe)
 {
 	struct rig *r = arg;
 
+	assert_ptr_equal(fe, r->fe);
 	r->ended++;
 }
 
@@ -92,7 +93,7 @@ static void start(struct rig *r)
 	int fd;
 
 	assert_int_equal(loop_new(&r->loop), 0);
-	assert_int_equal(ledger_new(&r->ledger, r->max_sessions), 0);
+	assert_int_equal(ledger_new(&r->ledger, r->max_sessions, 1), 0);
 	assert_int_equal(pool_new(&r->pool, &r->config, 1000), 0);
 	r->fe = list_first(&r->pool->frontends, struct frontend, entry);
 	r->be = r->fe->backend;
@@ -100,7 +101,7 @@ static void start(struct rig *r)
 	o.ledger = r->ledger;
 	assert_int_equal(sessions_new(&r->sessions, &o), 0);
 	if (r->splice) {
-		poll_init(&r->splice_events, splice_event_fd(r->splice), on_splice_events);
+		poll_init(&r->splice_events, splice_event_fd(r->splice, 0), on_splice_events);
 		assert_int_equal(loop_watch(r->loop, &r->splice_events, EPOLLIN), 0);
 	}
 	/* Its descriptor is the listener's own affair; the next one to be opened tells which it will be. */

@@ -72,6 +72,7 @@ struct fixture {
 	struct sessions sessions;
 	struct ledger_record *records;
 	struct lb lb;
+	struct lb_thread thread;
 };
 
 static const char proxies[] = "defaults\n"
@@ -111,11 +112,14 @@ static struct fixture *fixture_new(const char *global)
 	f->lb.config = f->config;
 	f->lb.maxconn = 100;
 	f->lb.nofile = 1024;
-	f->lb.sessions = &f->sessions;
+	f->thread.sessions = &f->sessions;
+	f->lb.threads = &f->thread;
+	f->lb.nr_threads = 1;
 	f->lb.started_ns = now_ns();
 	assert_int_equal(pool_new(&f->lb.pool, f->config, f->lb.maxconn), 0);
-	assert_int_equal(ledger_new(&f->lb.ledger, f->lb.maxconn), 0);
+	assert_int_equal(ledger_new(&f->lb.ledger, f->lb.maxconn, 1), 0);
 	assert_int_equal(loop_new(&f->lb.loop), 0);
+	f->thread.loop = f->lb.loop;
 	return f;
 }
 

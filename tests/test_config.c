@@ -262,7 +262,7 @@ static void a_new_configuration_has_the_defaults(void **state)
 	(void)state;
 	assert_int_equal(g->maxconn, 0);
 	assert_int_equal(g->ulimit_n, 0);
-	assert_int_equal(g->nbthread, 1);
+	assert_int_equal(g->nbthread, 0);
 	assert_false(g->daemon);
 	assert_string_equal(g->pidfile, "");
 	assert_string_equal(g->log_tag, "shunt");

@@ -22,11 +22,11 @@ static void every_number_is_given_once(void **state)
 	uint32_t n;
 
 	(void)state;
-	assert_int_equal(ledger_new(&l, MAX_SESSIONS), 0);
+	assert_int_equal(ledger_new(&l, MAX_SESSIONS, 1), 0);
 	assert_int_equal(ledger_max(l), MAX_SESSIONS);
 	for (uint32_t i = 0; i < MAX_SESSIONS; i++) {
 		assert_int_equal(ledger_used(l), i);
-		assert_int_equal(ledger_take(l, &n), 0);
+		assert_int_equal(ledger_take(l, 0, &n), 0);
 		assert_true(n < MAX_SESSIONS);
 		assert_false(given[n]);
 		given[n] = true;
@@ -40,14 +40,14 @@ static void full_ledger_refuses_until_one_is_released(void **state)
 	uint32_t a, b, n = 77;
 
 	(void)state;
-	assert_int_equal(ledger_new(&l, 2), 0);
-	assert_int_equal(ledger_take(l, &a), 0);
-	assert_int_equal(ledger_take(l, &b), 0);
-	assert_int_equal(ledger_take(l, &n), -ENOSPC);
+	assert_int_equal(ledger_new(&l, 2, 1), 0);
+	assert_int_equal(ledger_take(l, 0, &a), 0);
+	assert_int_equal(ledger_take(l, 0, &b), 0);
+	assert_int_equal(ledger_take(l, 0, &n), -ENOSPC);
 	assert_int_equal(n, 77); /* results are written on success alone */
 	ledger_release(l, a);
 	assert_int_equal(ledger_used(l), 1);
-	assert_int_equal(ledger_take(l, &n), 0);
+	assert_int_equal(ledger_take(l, 0, &n), 0);
 	assert_int_equal(n, a);
 	ledger_free(l);
 }
@@ -58,14 +58,14 @@ static void what_was_used_last_is_given_first(void **state)
 	uint32_t numbers[3], n;
 
 	(void)state;
-	assert_int_equal(ledger_new(&l, 10), 0);
+	assert_int_equal(ledger_new(&l, 10, 1), 0);
 	for (int i = 0; i < 3; i++) {
-		assert_int_equal(ledger_take(l, &numbers[i]), 0);
+		assert_int_equal(ledger_take(l, 0, &numbers[i]), 0);
 		assert_int_equal(numbers[i], i); /* from the lowest: untouched memory stays untouched */
 	}
 	ledger_release(l, numbers[0]);
 	ledger_release(l, numbers[2]);
-	assert_int_equal(ledger_take(l, &n), 0);
+	assert_int_equal(ledger_take(l, 0, &n), 0);
 	assert_int_equal(n, numbers[2]);
 	ledger_free(l);
 }
@@ -77,11 +77,11 @@ static void record_starts_clean_but_for_its_serial(void **state)
 	uint32_t n;
 
 	(void)state;
-	assert_int_equal(ledger_new(&l, 1), 0);
+	assert_int_equal(ledger_new(&l, 1, 1), 0);
 	for (uint64_t serial = 1; serial <= 3; serial++) {
 		struct ledger_record clean = { .serial = serial, .fd = { -1, -1 } };
 
-		assert_int_equal(ledger_take(l, &n), 0);
+		assert_int_equal(ledger_take(l, 0, &n), 0);
 		r = ledger_get(l, n);
 		assert_memory_equal(r, &clean, sizeof(clean));
 		memset(r, 0xee, sizeof(*r));
@@ -99,8 +99,8 @@ static void child_process_sees_the_records(void **state)
 	pid_t pid;
 
 	(void)state;
-	assert_int_equal(ledger_new(&l, 4), 0);
-	assert_int_equal(ledger_take(l, &n), 0);
+	assert_int_equal(ledger_new(&l, 4, 1), 0);
+	assert_int_equal(ledger_take(l, 0, &n), 0);
 	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {

@@ -485,8 +485,9 @@ static void no_slot_resets_the_client(void **state)
 	assert_true(peer_was_reset(&clients[2]));
 	assert_int_equal(r.started, -ENOSPC);
 	assert_int_equal(sessions_count(r.sessions), 2);
+	assert_int_equal(r.ended, 1);
 	peer_reset(&clients[0]);
-	WAIT_FOR(&r, r.ended == 1);
+	WAIT_FOR(&r, r.ended == 2);
 	/* A slot is free again. */
 	rig_client(&r, &r.client);
 	WAIT_FOR(&r, sessions_count(r.sessions) == 2);

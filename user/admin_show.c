@@ -19,6 +19,17 @@ uint64_t show_seconds_since(const struct lb *lb, uint64_t at_ns)
 	return age_ns > 0 ? (uint64_t)age_ns / NS_PER_SEC : 0;
 }
 
+void show_each_session(const struct lb *lb, void (*fn)(void *arg, const struct session_view *v), void *arg)
+{
+	for (uint32_t i = 0; i < lb->nr_threads; i++) {
+		struct lb_thread *t = &lb->threads[i];
+
+		loop_enter(t->loop);
+		sessions_each(t->sessions, fn, arg);
+		loop_leave(t->loop);
+	}
+}
+
 /* ---- show info, show version ---- */
 
 struct totals {
@@ -103,7 +114,7 @@ static void info_process(FILE *out, const struct lb *lb)
 
 	gethostname(node, sizeof(node) - 1);
 	fprintf(out, "Name: shunt\nVersion: %s\n", SHUNT_VERSION);
-	info_number(out, "Nbthread", 1); /* whatever nbthread says: see lb.c */
+	info_number(out, "Nbthread", lb->nr_threads);
 	info_number(out, "Nbproc", 1);
 	info_number(out, "Process_num", 1);
 	info_number(out, "Pid", (uint64_t)getpid());
@@ -123,7 +134,7 @@ static uint64_t open_listeners(const struct lb *lb)
 	uint64_t n = 0;
 
 	for (uint32_t i = 0; i < lb->nr_listeners; i++)
-		n += lb->listeners[i].listener != NULL;
+		n += lb->threads[0].listeners[i].listener != NULL;
 	return n;
 }
 
@@ -132,22 +143,22 @@ static void info_sessions(FILE *out, const struct lb *lb)
 	const struct process_stats *p = &lb->stats;
 	uint32_t rate = rate_get(&p->rate, loop_now(lb->loop) / NS_PER_SEC);
 
-	info_number(out, "CurrConns", p->current);
-	info_number(out, "CumConns", p->sessions);
+	info_number(out, "CurrConns", stat_get(p->current));
+	info_number(out, "CumConns", stat_get(p->sessions));
 	info_number(out, "ConnRate", rate);
 	info_number(out, "ConnRateLimit", 0);
-	info_number(out, "MaxConnRate", p->rate.max);
+	info_number(out, "MaxConnRate", stat_get(p->rate.max));
 	info_number(out, "SessRate", rate);
 	info_number(out, "SessRateLimit", 0);
-	info_number(out, "MaxSessRate", p->rate.max);
-	info_number(out, "MaxCurrConns", p->max);
+	info_number(out, "MaxSessRate", stat_get(p->rate.max));
+	info_number(out, "MaxCurrConns", stat_get(p->max));
 	info_number(out, "Stopping", lb->stopping);
 	info_number(out, "Listeners", open_listeners(lb));
 	info_number(out, "DroppedLogs", log_dropped());
-	info_number(out, "AcceptPausedFull", p->full);
-	info_number(out, "AcceptPausedExhausted", p->accept_errors);
-	info_number(out, "ConnectErrors", p->connections_failed);
-	info_number(out, "Resets", p->resets_sent);
+	info_number(out, "AcceptPausedFull", stat_get(p->full));
+	info_number(out, "AcceptPausedExhausted", stat_get(p->accept_errors));
+	info_number(out, "ConnectErrors", stat_get(p->connections_failed));
+	info_number(out, "Resets", stat_get(p->resets_sent));
 	info_number(out, "SlotsUsed", ledger_used(lb->ledger));
 	info_number(out, "SlotsMax", ledger_max(lb->ledger));
 }
@@ -155,10 +166,17 @@ static void info_sessions(FILE *out, const struct lb *lb)
 static void info_kernel_path(FILE *out, const struct lb *lb)
 {
 	const struct process_stats *p = &lb->stats;
-	struct totals t = { .bytes = { p->in, p->out }, p->pauses, p->resumes };
+	struct totals t = {
+		.bytes = {
+			{ stat_get(p->in.kernel), stat_get(p->in.user) },
+			{ stat_get(p->out.kernel), stat_get(p->out.user) },
+		},
+		.pauses = stat_get(p->pauses),
+		.resumes = stat_get(p->resumes),
+	};
 	uint64_t exits[FLOW_EXIT_MAX] = { 0 };
 
-	sessions_each(lb->sessions, add_to_total, &t);
+	show_each_session(lb, add_to_total, &t);
 	info_number(out, "TotalBytesOut", byte_total(&t.bytes[1]));
 	info_number(out, "BytesInKernel", t.bytes[0].kernel);
 	info_number(out, "BytesInUser", t.bytes[0].user);
@@ -166,9 +184,9 @@ static void info_kernel_path(FILE *out, const struct lb *lb)
 	info_number(out, "BytesOutUser", t.bytes[1].user);
 	fprintf(out, "KernelPath: %s\n", lb->splice ? "yes" : "no");
 	info_text(out, "KernelPathReason", lb->path_reason);
-	info_number(out, "SessionsJoined", p->joined);
+	info_number(out, "SessionsJoined", stat_get(p->joined));
 	for (int i = FALLBACK_NONE + 1; i < FALLBACK_MAX; i++)
-		info_reason(out, "Fallback", fallback_name(i), p->fallback[i]);
+		info_reason(out, "Fallback", fallback_name(i), stat_get(p->fallback[i]));
 	info_number(out, "Pauses", t.pauses);
 	info_number(out, "Resumes", t.resumes);
 	if (lb->splice)
@@ -288,7 +306,7 @@ void show_sess(const struct show *s)
 		fputs("'show sess' expects a session's id, such as 0x1f.\n", s->out);
 		return;
 	}
-	sessions_each(s->lb->sessions, print_session, &q);
+	show_each_session(s->lb, print_session, &q);
 	if (q.serial && !q.nr)
 		fputs("Session not found.\n", s->out);
 	if (q.nr > SESSIONS_MAX)

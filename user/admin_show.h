@@ -40,6 +40,11 @@ void show_servers_state(const struct show *s);
 /* `show version` */
 void show_version(const struct show *s);
 
+struct session_view;
+
+/* For the answers alone: calls fn for every session of every thread, whose thread waits meanwhile. */
+void show_each_session(const struct lb *lb, void (*fn)(void *arg, const struct session_view *v), void *arg);
+
 /* For the answers alone: whole seconds from that moment until now; 0 if it is to come. */
 uint64_t show_seconds_since(const struct lb *lb, uint64_t at_ns);
 

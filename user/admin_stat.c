@@ -245,7 +245,7 @@ static int live_collect(struct live *l, const struct lb *lb)
 	l->servers = calloc(nr_rows + 1, sizeof(*l->servers));
 	if (!l->servers)
 		goto no_memory;
-	sessions_each(lb->sessions, add_to_rows, l);
+	show_each_session(lb, add_to_rows, l);
 	return 0;
 
 no_memory:

@@ -190,7 +190,6 @@ struct config *config_new(unsigned int flags)
 	if (!c->errors || !c->state)
 		return config_free(c);
 
-	c->global.nbthread = 1;
 	c->global.splice_limit = 2u << 20;
 	c->global.stats_timeout_ms = 10000;
 	strcpy(c->global.log_tag, "shunt");

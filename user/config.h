@@ -85,7 +85,7 @@ struct config_stats {
 struct config_global {
 	unsigned int maxconn;		 /* 0: derive it from the descriptor limit */
 	unsigned int ulimit_n;		 /* 0: derive it from maxconn */
-	unsigned int nbthread;		 /* 1 */
+	unsigned int nbthread;		 /* 0: as many as the cores that it may use */
 	bool daemon;			 /* `daemon` or -D */
 	char pidfile[256];		 /* "" = none */
 	char log_tag[33];		 /* "shunt" */

@@ -2,6 +2,7 @@
 /* lb.c - see lb.h. */
 #include "lb.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -14,121 +15,32 @@
 
 #define DESCRIPTOR_RESERVE 96	  /* listeners, logs, stats clients, maps, the loop: what is not a session's */
 #define MAXCONN_DEFAULT 20000	  /* when the descriptor limit would allow more and nobody asked for it */
-#define EXHAUSTED_PAUSE_MS 100	  /* before accept is tried again, if no session ends earlier */
+#define THREADS_MAX 64u		  /* unless nbthread says otherwise */
 #define BACKLOG_DEFAULT 4096	  /* the kernel cuts it to net.core.somaxconn */
-
-/* ---- accepting, and its limits ---- */
-
-static bool may_accept(const struct lb *lb, const struct frontend *fe)
-{
-	return lb->stats.current < lb->maxconn && ledger_used(lb->ledger) < lb->maxconn &&
-	       fe->stats.current < fe->maxconn;
-}
-
-/* Every listener that has no room: all of them if the process is full, one frontend's if that is. */
-static void pause_full(struct lb *lb)
-{
-	bool process_full = lb->stats.current >= lb->maxconn || ledger_used(lb->ledger) >= lb->maxconn;
-
-	for (uint32_t i = 0; i < lb->nr_listeners; i++) {
-		struct lb_listener *l = &lb->listeners[i];
-
-		if (l->paused || may_accept(lb, l->frontend))
-			continue;
-		l->paused = true;
-		listener_pause(l->listener);
-		stat_add(l->frontend->stats.full, 1);
-	}
-	if (process_full && !lb->full) {
-		lb->full = true;
-		lb->stats.full++;
-		log_warning("maxconn %u is reached: accepting is paused", lb->maxconn);
-	}
-}
-
-static void resume_listeners(struct lb *lb)
-{
-	lb->exhausted = false;
-	for (uint32_t i = 0; i < lb->nr_listeners; i++) {
-		struct lb_listener *l = &lb->listeners[i];
-
-		if (!l->paused || !l->listener || !may_accept(lb, l->frontend))
-			continue;
-		if (listener_resume(l->listener) < 0) {
-			/* No memory: a session that ends tries again, or else this timer. */
-			loop_timer_set(lb->loop, &lb->exhausted_timer,
-				       loop_now(lb->loop) + EXHAUSTED_PAUSE_MS * NS_PER_MS);
-			continue;
-		}
-		l->paused = false;
-	}
-	/* Said again only after a real relief, not for each session that makes room for the next. */
-	if (lb->stats.current < lb->maxconn - lb->maxconn / 8)
-		lb->full = false;
-}
-
-static bool on_accepted(void *arg, int fd, const struct addr *client)
-{
-	struct lb_listener *l = arg;
-
-	session_start(l->lb->sessions, l->frontend, fd, client); /* logs and counts its own failures */
-	if (!may_accept(l->lb, l->frontend)) {
-		pause_full(l->lb);
-		return false;
-	}
-	return true;
-}
-
-static void on_exhausted(void *arg, int error)
-{
-	struct lb_listener *l = arg;
-	struct lb *lb = l->lb;
-
-	if (!lb->stats.accept_errors++)
-		log_alert("accept: %s: accepting is paused until a session ends (said once; see AcceptPausedExhausted)",
-			  strerror(-error));
-	lb->exhausted = true;
-	/* Without memory for the timer it is better to be told again and again than never more. */
-	if (loop_timer_set(lb->loop, &lb->exhausted_timer, loop_now(lb->loop) + EXHAUSTED_PAUSE_MS * NS_PER_MS) < 0)
-		return;
-	l->paused = true;
-	listener_pause(l->listener);
-}
-
-static void on_exhausted_timer(struct timer *t)
-{
-	resume_listeners(container_of(t, struct lb, exhausted_timer));
-}
-
-static const struct listener_ops listener_ops = {
-	.accepted = on_accepted,
-	.exhausted = on_exhausted,
-};
-
-/* A session's slot and descriptors are free again. */
-static void on_session_ended(void *arg)
-{
-	struct lb *lb = arg;
-
-	if (lb->stopping && !sessions_count(lb->sessions))
-		loop_stop(lb->loop);
-	else if (!lb->stopping)
-		resume_listeners(lb);
-}
 
 /* ---- stopping ---- */
 
 static void close_listeners(struct lb *lb)
 {
-	for (uint32_t i = 0; i < lb->nr_listeners; i++)
-		lb->listeners[i].listener = listener_close(lb->listeners[i].listener);
+	for (uint32_t i = 0; i < lb->nr_threads; i++)
+		lb_thread_close_listeners(&lb->threads[i]);
+}
+
+static void on_finished(struct later *l)
+{
+	loop_stop(container_of(l, struct lb, finished)->loop);
 }
 
 void lb_stop(struct lb *lb)
 {
-	lb->stopping = true;
+	__atomic_store_n(&lb->stopping, true, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&lb->killed, true, __ATOMIC_SEQ_CST);
 	close_listeners(lb);
-	sessions_kill(lb->sessions);
+	for (uint32_t i = 0; i < lb->nr_threads; i++) {
+		loop_enter(lb->threads[i].loop);
+		sessions_kill(lb->threads[i].sessions);
+		loop_leave(lb->threads[i].loop);
+	}
 	loop_stop(lb->loop);
 }
 
@@ -136,7 +48,7 @@ static void on_stop_timer(struct timer *t)
 {
 	struct lb *lb = container_of(t, struct lb, stop_timer);
 
-	log_warning("hard-stop-after: %u sessions are reset", sessions_count(lb->sessions));
+	log_warning("hard-stop-after: %u sessions are reset", stat_get(lb->taken));
 	lb_stop(lb);
 }
 
@@ -146,10 +58,10 @@ void lb_drain(struct lb *lb)
 
 	if (lb->stopping)
 		return;
-	lb->stopping = true;
 	close_listeners(lb);
-	log_notice("stopping: no new clients, %u sessions to finish", sessions_count(lb->sessions));
-	if (!sessions_count(lb->sessions))
+	__atomic_store_n(&lb->stopping, true, __ATOMIC_SEQ_CST);
+	log_notice("stopping: no new clients, %u sessions to finish", stat_get(lb->taken));
+	if (!__atomic_load_n(&lb->taken, __ATOMIC_SEQ_CST))
 		loop_stop(lb->loop);
 	else if (after)
 		loop_timer_set(lb->loop, &lb->stop_timer, loop_now(lb->loop) + after * NS_PER_MS);
@@ -174,8 +86,9 @@ static void log_servers(struct lb *lb)
 			struct server *s = &b->servers[i];
 
 			log_notice("server %s/%s is %s: %u sessions, %lu in all, %lu failed connects", b->conf->name,
-				   s->conf->name, server_state_name(s->state), s->stats.current,
-				   (unsigned long)s->stats.sessions, (unsigned long)s->stats.connect_errors);
+				   s->conf->name, server_state_name(s->state), stat_get(s->stats.current),
+				   (unsigned long)stat_get(s->stats.sessions),
+				   (unsigned long)stat_get(s->stats.connect_errors));
 		}
 	}
 }
@@ -193,7 +106,7 @@ static void on_signal(struct poll *p, uint32_t events)
 			lb_drain(lb);
 			break;
 		case SIGINT:
-			log_notice("stopping now: %u sessions are reset", sessions_count(lb->sessions));
+			log_notice("stopping now: %u sessions are reset", stat_get(lb->taken));
 			lb_stop(lb);
 			break;
 		case SIGHUP:
@@ -201,14 +114,6 @@ static void on_signal(struct poll *p, uint32_t events)
 			break;
 		}
 	}
-}
-
-static void on_splice_events(struct poll *p, uint32_t events)
-{
-	struct lb *lb = container_of(p, struct lb, splice_events);
-
-	(void)events;
-	sessions_dispatch(lb->sessions);
 }
 
 /* ---- building ---- */
@@ -251,7 +156,7 @@ static int set_limits(struct lb *lb)
 	return 0;
 }
 
-static int open_listeners(struct lb *lb)
+static int open_listeners(struct lb *lb, struct lb_listener **ret)
 {
 	const struct sock_tuning tuning = { .limit = lb->config->global.splice_limit };
 	struct frontend *f;
@@ -259,20 +164,19 @@ static int open_listeners(struct lb *lb)
 
 	list_for_each(f, &lb->pool->frontends, entry)
 		lb->nr_listeners += f->conf->nr_binds;
-	lb->listeners = calloc(lb->nr_listeners + 1, sizeof(*lb->listeners));
-	if (!lb->listeners)
+	*ret = calloc(lb->nr_listeners + 1, sizeof(**ret));
+	if (!*ret)
 		return -ENOMEM;
 	lb->nr_listeners = 0;
 	list_for_each(f, &lb->pool->frontends, entry) {
 		struct config_bind *b;
 
 		list_for_each(b, &f->conf->binds, entry) {
-			struct lb_listener *l = &lb->listeners[lb->nr_listeners];
+			struct lb_listener *l = &(*ret)[lb->nr_listeners];
 			char text[ADDR_STRLEN];
 			int r;
 
 			l->frontend = f;
-			l->lb = lb;
 			r = listener_open(&l->listener, &b->addr, (int)(f->conf->backlog ?: BACKLOG_DEFAULT), &tuning);
 			if (r == 0) {
 				lb->nr_listeners++;
@@ -303,7 +207,7 @@ static bool wants_splice(const struct config *c)
 static int open_splice(struct lb *lb)
 {
 	const struct config_global *g = &lb->config->global;
-	const struct splice_options o = { .max_sessions = lb->maxconn, .pin_path = g->pin_path };
+	const struct splice_options o = { .max_sessions = lb->maxconn, .threads = lb->nr_threads, .pin_path = g->pin_path };
 	uint64_t began = now_ns();
 	char why[300];
 	int r;
@@ -339,65 +243,81 @@ static int open_splice(struct lb *lb)
 	return 0;
 }
 
-static int watch_descriptors(struct lb *lb)
+static int watch_signals(struct lb *lb)
 {
 	sigset_t set;
-	int fd, r;
+	int fd;
 
 	lb_signals(&set);
 	fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	poll_init(&lb->signals, fd, on_signal);
-	r = loop_watch(lb->loop, &lb->signals, EPOLLIN);
-	if (r == 0 && lb->splice) {
-		poll_init(&lb->splice_events, splice_event_fd(lb->splice), on_splice_events);
-		r = loop_watch(lb->loop, &lb->splice_events, EPOLLIN);
+	return loop_watch(lb->loop, &lb->signals, EPOLLIN);
+}
+
+/* Every thread with its listeners: those that were opened are the first thread's. */
+static int build_threads(struct lb *lb, struct lb_listener *opened)
+{
+	uint32_t n = lb->nr_threads;
+	int r = 0;
+
+	lb->threads = calloc(n, sizeof(*lb->threads));
+	lb->nr_threads = 0;
+	if (!lb->threads)
+		return -ENOMEM;
+	for (uint32_t i = 0; r == 0 && i < n; i++) {
+		lb->nr_threads = i + 1;
+		r = lb_thread_init(&lb->threads[i], lb, i);
+		if (r == 0 && i > 0)
+			r = lb_thread_share_listeners(&lb->threads[i], opened);
 	}
-	for (uint32_t i = 0; r == 0 && i < lb->nr_listeners; i++)
-		r = listener_start(lb->listeners[i].listener, lb->loop, &listener_ops, &lb->listeners[i]);
-	return r;
+	if (r < 0)
+		return r;
+	lb->threads[0].listeners = opened;
+	lb->loop = lb->threads[0].loop;
+	return 0;
+}
+
+static uint32_t usable_cores(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : MIN((uint32_t)CPU_COUNT(&set), THREADS_MAX);
 }
 
 static int build(struct lb *lb)
 {
-	struct sessions_options o = {
-		.stats = &lb->stats,
-		.tuning = { .limit = lb->config->global.splice_limit },
-		.ended = on_session_ended,
-		.arg = lb,
-	};
+	struct lb_listener *opened = NULL;
 	int r;
 
-	if (lb->config->global.nbthread > 1)
-		log_warning("nbthread %u: this version runs one thread", lb->config->global.nbthread);
 	r = set_limits(lb);
 	if (r < 0)
 		return r;
+	lb->nr_threads = MIN(lb->config->global.nbthread ?: usable_cores(), lb->maxconn);
 	r = pool_new(&lb->pool, lb->config, lb->maxconn);
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < lb->pool->nr_global_sinks; i++)
 		log_add_sink(lb->pool->global_sinks[i]);
-	r = open_listeners(lb);
-	if (r < 0)
-		return r;
-	r = open_splice(lb);
-	if (r < 0)
-		return r;
-	r = loop_new(&lb->loop);
+	r = open_listeners(lb, &opened);
 	if (r == 0)
-		r = ledger_new(&lb->ledger, lb->maxconn);
-	if (r < 0)
+		r = open_splice(lb);
+	if (r == 0)
+		r = ledger_new(&lb->ledger, lb->maxconn, lb->nr_threads);
+	if (r == 0)
+		r = build_threads(lb, opened);
+	if (r < 0) {
+		for (uint32_t i = 0; opened && i < lb->nr_listeners; i++)
+			listener_close(opened[i].listener);
+		free(opened);
 		return r;
-	o.loop = lb->loop;
-	o.splice = lb->splice;
-	o.ledger = lb->ledger;
-	r = sessions_new(&lb->sessions, &o);
+	}
+	r = admin_new(&lb->admin, lb);
 	if (r == 0)
-		r = admin_new(&lb->admin, lb);
-	if (r == 0)
-		r = watch_descriptors(lb);
+		r = watch_signals(lb);
+	for (uint32_t i = 0; r == 0 && i < lb->nr_threads; i++)
+		r = lb_thread_start(&lb->threads[i]);
 	return r;
 }
 
@@ -410,9 +330,9 @@ int lb_new(struct lb **ret, const struct config *c)
 		return -ENOMEM;
 	lb->config = c;
 	lb->started_ns = now_ns();
-	lb->signals.fd = lb->splice_events.fd = -1;
-	timer_init(&lb->exhausted_timer, on_exhausted_timer);
+	lb->signals.fd = -1;
 	timer_init(&lb->stop_timer, on_stop_timer);
+	later_init(&lb->finished, on_finished);
 	r = build(lb);
 	if (r < 0) {
 		lb_free(lb);
@@ -427,23 +347,67 @@ struct lb *lb_free(struct lb *lb)
 {
 	if (!lb)
 		return NULL;
-	close_listeners(lb);
 	admin_free(lb->admin);
-	sessions_free(lb->sessions);
 	if (lb->signals.fd >= 0)
 		close(lb->signals.fd);
+	for (uint32_t i = 0; lb->threads && i < lb->nr_threads; i++)
+		lb_thread_done(&lb->threads[i]);
+	free(lb->threads);
 	ledger_free(lb->ledger);
-	if (lb->loop)
-		loop_free(lb->loop);
 	splice_free(lb->splice);
 	log_clear_sinks();
 	pool_free(lb->pool);
-	free(lb->listeners);
 	free(lb);
+	return NULL;
+}
+
+static void *run_thread(void *arg)
+{
+	struct lb_thread *t = arg;
+	int r = loop_run(t->loop);
+
+	if (r < 0) {
+		/* Its sessions would hang for ever. */
+		log_alert("thread %u: the event loop failed: %s", t->number, strerror(-r));
+		abort();
+	}
 	return NULL;
 }
 
 int lb_run(struct lb *lb)
 {
-	return loop_run(lb->loop);
+	int r = 0;
+
+	for (uint32_t i = 1; r == 0 && i < lb->nr_threads; i++) {
+		struct lb_thread *t = &lb->threads[i];
+		char name[32]; /* the kernel takes 15 */
+
+		r = -pthread_create(&t->id, NULL, run_thread, t);
+		if (r < 0) {
+			log_alert("cannot start thread %u: %s", i, strerror(-r));
+			break;
+		}
+		t->running = true;
+		snprintf(name, sizeof(name), "shunt/%u", i);
+		pthread_setname_np(t->id, name);
+	}
+	if (r == 0)
+		r = loop_run(lb->loop);
+	for (uint32_t i = 1; i < lb->nr_threads; i++) {
+		struct lb_thread *t = &lb->threads[i];
+
+		if (!t->running)
+			continue;
+		loop_enter(t->loop);
+		loop_stop(t->loop);
+		loop_leave(t->loop);
+		pthread_join(t->id, NULL);
+	}
+	/* What was under way from one thread to another. */
+	lb->killed = true;
+	for (uint32_t i = 0; i < lb->nr_threads; i++) {
+		sessions_kill(lb->threads[i].sessions);
+		loop_settle(lb->threads[i].loop);
+	}
+	return r;
 }

@@ -9,44 +9,35 @@
 
 #include "config.h"
 #include "ledger.h"
-#include "listener.h"
-#include "loop.h"
-#include "pool.h"
-#include "session.h"
+#include "lb_thread.h"
 #include "splice.h"
 #include "stats.h"
 
 struct admin;
 
-/* One bound address. */
-struct lb_listener {
-	struct listener *listener; /* owned; NULL once closed */
-	struct frontend *frontend;
-	struct lb *lb;
-	bool paused; /* its frontend is full */
-};
-
 /* Open to read for admin, written by lb alone. */
 struct lb {
 	const struct config *config; /* borrowed */
-	struct loop *loop;
+	struct lb_thread *threads;   /* owned; the first one is the process's own, which also serves signals and stats sockets */
+	uint32_t nr_threads;
+	struct loop *loop;	     /* of the first thread */
 	struct pool *pool;
 	struct splice *splice;	     /* NULL: userspace only */
 	char path_reason[400];	     /* one line: which path and why */
 	struct ledger *ledger;
-	struct sessions *sessions;
 	struct admin *admin;
 	struct process_stats stats;
-	struct lb_listener *listeners;
-	uint32_t nr_listeners;
+	uint32_t nr_listeners;	     /* of each thread */
 	uint32_t maxconn;	     /* sessions of the process */
+	uint32_t taken;		     /* of maxconn, accepts under way included; atomic */
 	uint32_t nofile;	     /* descriptors it may open */
 	uint64_t started_ns;
-	bool stopping;		     /* no new clients; ends with the last session */
-	bool full;		     /* accept is paused: maxconn */
-	bool exhausted;		     /* accept is paused: no descriptors or memory */
-	struct timer exhausted_timer, stop_timer;
-	struct poll signals, splice_events;
+	bool stopping;		     /* no new clients; ends with the last session; atomic */
+	bool killed;		     /* all sessions are reset, those on their way to a thread too; atomic */
+	bool full;		     /* maxconn is reached, which was said; atomic */
+	struct later finished;	     /* the last session has ended */
+	struct timer stop_timer;
+	struct poll signals;
 };
 
 /*

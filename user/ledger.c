@@ -7,11 +7,19 @@
 
 #include "util.h"
 
+/* What one thread has. */
+struct part {
+	uint32_t first, max;
+	uint32_t used;	/* atomic: others read it */
+	uint32_t *free; /* of the free numbers, a stack: what was used last is warm */
+} __attribute__((aligned(64)));
+
 struct ledger {
 	struct ledger_record *records; /* the shared mapping */
-	uint32_t *free;		       /* free numbers, a stack: what was used last is warm */
-	uint32_t max, nr_free;
-	uint64_t serial;
+	uint32_t max, nr_parts;
+	uint32_t *free;	 /* of all parts, one behind the other */
+	uint64_t serial; /* atomic */
+	struct part parts[];
 };
 
 const char *ledger_state_name(enum ledger_state s)
@@ -35,7 +43,7 @@ const char *ledger_state_name(enum ledger_state s)
 
 void ledger_addr_set(struct ledger_addr *to, const struct addr *from)
 {
-	*to = (struct ledger_addr){ .family = from->sa.sa_family };
+	*to = (struct ledger_addr){.family = from->sa.sa_family};
 	if (from->sa.sa_family == AF_INET) {
 		memcpy(to->ip, &from->in.sin_addr, 4);
 		to->port = from->in.sin_port;
@@ -47,7 +55,7 @@ void ledger_addr_set(struct ledger_addr *to, const struct addr *from)
 
 void ledger_addr_get(const struct ledger_addr *from, struct addr *to)
 {
-	*to = (struct addr){ .sa.sa_family = from->family };
+	*to = (struct addr){.sa.sa_family = from->family};
 	if (from->family == AF_INET) {
 		memcpy(&to->in.sin_addr, from->ip, 4);
 		to->in.sin_port = from->port;
@@ -57,28 +65,45 @@ void ledger_addr_get(const struct ledger_addr *from, struct addr *to)
 	}
 }
 
-int ledger_new(struct ledger **ret, uint32_t max_sessions)
+uint32_t ledger_first(const struct ledger *l, uint32_t thread)
 {
-	struct ledger *l = calloc(1, sizeof(*l));
+	return l->parts[thread].first;
+}
+
+uint32_t ledger_share(const struct ledger *l, uint32_t thread)
+{
+	return l->parts[thread].max;
+}
+
+int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
+{
+	size_t size = (size_t)max_sessions * sizeof(struct ledger_record);
+	struct ledger *l = aligned_alloc(64, sizeof(*l) + threads * sizeof(struct part));
+	uint32_t first = 0;
 	void *map;
 
 	if (!l)
 		return -ENOMEM;
-	l->max = max_sessions;
+	*l = (struct ledger){.max = max_sessions, .nr_parts = threads};
 	l->free = calloc(max_sessions, sizeof(*l->free));
-	map = mmap(NULL, (size_t)max_sessions * sizeof(*l->records), PROT_READ | PROT_WRITE,
-		   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (!l->free || map == MAP_FAILED) {
 		if (map != MAP_FAILED)
-			munmap(map, (size_t)max_sessions * sizeof(*l->records));
+			munmap(map, size);
 		free(l->free);
 		free(l);
 		return -ENOMEM;
 	}
 	l->records = map;
-	for (uint32_t i = 0; i < max_sessions; i++)
-		l->free[i] = max_sessions - 1 - i;
-	l->nr_free = max_sessions;
+	for (uint32_t i = 0; i < threads; i++) {
+		uint32_t max = max_sessions / threads + (i < max_sessions % threads);
+		struct part *p = &l->parts[i];
+
+		*p = (struct part){.first = first, .max = max, .free = l->free + first};
+		for (uint32_t n = 0; n < max; n++)
+			p->free[n] = first + max - 1 - n;
+		first += max;
+	}
 	*ret = l;
 	return 0;
 }
@@ -93,22 +118,39 @@ struct ledger *ledger_free(struct ledger *l)
 	return NULL;
 }
 
-int ledger_take(struct ledger *l, uint32_t *ret)
+int ledger_take(struct ledger *l, uint32_t thread, uint32_t *ret)
 {
+	struct part *p = &l->parts[thread];
 	uint32_t session;
 
-	if (!l->nr_free)
+	if (p->used == p->max)
 		return -ENOSPC;
-	session = l->free[--l->nr_free];
-	l->records[session] = (struct ledger_record){ .serial = ++l->serial, .fd = { -1, -1 } };
+	session = p->free[p->max - 1 - p->used];
+	__atomic_store_n(&p->used, p->used + 1, __ATOMIC_RELAXED);
+	l->records[session] = (struct ledger_record){
+		.serial = __atomic_add_fetch(&l->serial, 1, __ATOMIC_RELAXED),
+		.fd = {-1, -1},
+	};
 	*ret = session;
 	return 0;
 }
 
+static struct part *part_of(struct ledger *l, uint32_t session)
+{
+	struct part *p = l->parts;
+
+	while (session >= p->first + p->max)
+		p++;
+	return p;
+}
+
 void ledger_release(struct ledger *l, uint32_t session)
 {
+	struct part *p = part_of(l, session);
+
 	l->records[session].state = LEDGER_FREE;
-	l->free[l->nr_free++] = session;
+	__atomic_store_n(&p->used, p->used - 1, __ATOMIC_RELAXED);
+	p->free[p->max - 1 - p->used] = session;
 }
 
 struct ledger_record *ledger_get(struct ledger *l, uint32_t session)
@@ -123,5 +165,9 @@ uint32_t ledger_max(const struct ledger *l)
 
 uint32_t ledger_used(const struct ledger *l)
 {
-	return l->max - l->nr_free;
+	uint32_t used = 0;
+
+	for (uint32_t i = 0; i < l->nr_parts; i++)
+		used += __atomic_load_n(&l->parts[i].used, __ATOMIC_RELAXED);
+	return used;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * ledger.h - one fixed-size record per session, in a shared mapping: everything that another process would need to take the
- * session over. Nothing in it points to anything. Session s is record s.
+ * ledger.h - one fixed-size record per session, in a shared mapping: everything that another
+ * process would need to take the session over. Nothing in it points to anything. Session s is
+ * record s.
  *
- * Owns the mapping and the list of free numbers.
+ * Owns the mapping and the lists of free numbers: one for each thread, which takes and releases its
+ * own numbers without a lock.
  */
 #ifndef SHUNT_LEDGER_H
 #define SHUNT_LEDGER_H
@@ -39,35 +41,44 @@ void ledger_addr_set(struct ledger_addr *to, const struct addr *from);
 void ledger_addr_get(const struct ledger_addr *from, struct addr *to);
 
 struct ledger_record {
-	uint64_t serial;	/* of the session, from 1 */
-	uint32_t state;		/* enum ledger_state */
-	uint32_t fallback;	/* enum splice_fallback */
+	uint64_t serial;		    /* of the session, from 1 */
+	uint32_t state;			    /* enum ledger_state */
+	uint32_t fallback;		    /* enum splice_fallback */
 	uint16_t frontend, backend, server; /* config ids; server 0 = none */
 	uint16_t retries;
-	int32_t fd[2];		/* client, server; -1 = none */
-	uint64_t cookie[2];	/* 0 = not in the map */
+	int32_t fd[2];	    /* client, server; -1 = none */
+	uint64_t cookie[2]; /* 0 = not in the map */
 	struct ledger_addr client, server_addr;
-	uint64_t accepted_ns;	/* CLOCK_MONOTONIC */
+	uint64_t accepted_ns; /* CLOCK_MONOTONIC */
 	uint64_t accepted_real_ns;
-	uint64_t connected_ns;	/* 0 = not yet */
-	uint64_t relayed[2];	/* bytes that userspace moved before the join, by direction (0 = client to server) */
-	uint8_t eof[2];		/* end i has sent its FIN */
-	uint8_t done[2];	/* direction i is finished: its FIN is in the send queue of the other end, behind all bytes */
+	uint64_t connected_ns; /* 0 = not yet */
+	uint64_t relayed[2]; /* bytes that userspace moved before the join, by direction (0 = client
+				to server) */
+	uint8_t eof[2];	     /* end i has sent its FIN */
+	uint8_t done[2]; /* direction i is finished: its FIN is in the send queue of the other end,
+			    behind all bytes */
 	uint8_t pad[4];
 };
 
 struct ledger;
 
-/* Returns 0 or -ENOMEM. */
-int ledger_new(struct ledger **ret, uint32_t max_sessions);
+/* threads divide the records evenly; the first ones get the rest. Returns 0 or -ENOMEM. */
+int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads);
 struct ledger *ledger_free(struct ledger *l);
 
-/* Takes a free record, cleared but for its serial and fds; -ENOSPC when all are taken. */
-int ledger_take(struct ledger *l, uint32_t *ret);
+/* Takes a free record of the thread's, cleared but for its serial and fds; -ENOSPC when all of its
+ * are taken. */
+int ledger_take(struct ledger *l, uint32_t thread, uint32_t *ret);
+
+/* By the thread that took it. */
 void ledger_release(struct ledger *l, uint32_t session);
+
+/* The first number of a thread's, and how many there are. */
+uint32_t ledger_first(const struct ledger *l, uint32_t thread);
+uint32_t ledger_share(const struct ledger *l, uint32_t thread);
 
 struct ledger_record *ledger_get(struct ledger *l, uint32_t session);
 uint32_t ledger_max(const struct ledger *l);
-uint32_t ledger_used(const struct ledger *l);
+uint32_t ledger_used(const struct ledger *l); /* from any thread */
 
 #endif

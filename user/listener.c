@@ -2,6 +2,7 @@
 /* listener.c - see listener.h. */
 #include "listener.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 
 #include "util.h"
@@ -16,7 +17,8 @@ struct listener {
 	void *arg;
 };
 
-int listener_open(struct listener **ret, const struct addr *at, int backlog, const struct sock_tuning *tuning)
+int listener_open(struct listener **ret, const struct addr *at, int backlog,
+		  const struct sock_tuning *tuning)
 {
 	__cleanup_close int fd = -EBADF;
 	const int one = 1;
@@ -32,6 +34,21 @@ int listener_open(struct listener **ret, const struct addr *at, int backlog, con
 	if (r < 0)
 		return r;
 	if (bind(fd, &at->sa, addr_len(at)) < 0 || listen(fd, backlog) < 0)
+		return -errno;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	poll_init(&l->poll, take_fd(&fd), NULL);
+	*ret = l;
+	return 0;
+}
+
+int listener_share(struct listener **ret, const struct listener *of)
+{
+	__cleanup_close int fd = fcntl(of->poll.fd, F_DUPFD_CLOEXEC, 0);
+	struct listener *l;
+
+	if (fd < 0)
 		return -errno;
 	l = calloc(1, sizeof(*l));
 	if (!l)
@@ -80,15 +97,23 @@ static void on_readable(struct poll *p, uint32_t events)
 	for (int i = 0; i < ACCEPTS_PER_TURN && l->poll.added; i++) {
 		struct addr client;
 		socklen_t len = sizeof(client);
-		int fd = accept4(p->fd, &client.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd, error;
 
+		if (l->ops->room && !l->ops->room(l->arg))
+			return;
+		fd = accept4(p->fd, &client.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
 			if (!l->ops->accepted(l->arg, fd, &client))
 				return;
-		} else if (errno == EAGAIN) {
+			continue;
+		}
+		error = errno;
+		if (l->ops->unused)
+			l->ops->unused(l->arg);
+		if (error == EAGAIN)
 			return;
-		} else if (!is_transient(errno)) {
-			l->ops->exhausted(l->arg, -errno);
+		if (!is_transient(error)) {
+			l->ops->exhausted(l->arg, -error);
 			return;
 		}
 	}
@@ -111,5 +136,5 @@ void listener_pause(struct listener *l)
 
 int listener_resume(struct listener *l)
 {
-	return loop_watch(l->loop, &l->poll, EPOLLIN);
+	return loop_watch(l->loop, &l->poll, EPOLLIN | EPOLLEXCLUSIVE);
 }

@@ -26,6 +26,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -46,6 +47,7 @@ enum channel {
 };
 
 struct log_sink {
+	pthread_mutex_t lock; /* a line at a time */
 	int fd; /* owned; negative: not connected, or closed */
 	enum channel channel;
 	enum log_format format;
@@ -67,16 +69,17 @@ struct line {
 	size_t len; /* of bytes, from bytes[1] on; after line_end() newline included */
 };
 
-/* The process's message targets: the one piece of global state in the daemon. */
+/* The process's message targets: the one piece of global state in the daemon. Set up while there is one thread. */
 static struct {
+	pthread_mutex_t lock; /* guards stderr_ready and stderr_sink */
 	int max_level;
 	bool to_stderr;
 	bool stderr_ready; /* stderr_sink was set up (perhaps without a descriptor) */
 	struct log_sink stderr_sink;
 	struct log_sink *sinks[SINKS_MAX]; /* borrowed */
 	size_t nr_sinks;
-	uint64_t dropped;
-} state = {.max_level = LOG_NOTICE, .to_stderr = true, .stderr_sink.fd = -EBADF};
+	uint64_t dropped; /* atomic */
+} state = {.lock = PTHREAD_MUTEX_INITIALIZER, .max_level = LOG_NOTICE, .to_stderr = true, .stderr_sink.fd = -EBADF};
 
 static void PRINTF(2, 3) line_printf(struct line *l, const char *fmt, ...)
 {
@@ -273,7 +276,7 @@ static ssize_t sink_put_dgram(struct log_sink *s, const char *bytes, size_t len)
 		if (n >= 0 || !is_broken(n) || !s->peer_len)
 			return n;
 		if (n == -ECONNREFUSED && s->peer.ss_family != AF_UNIX) {
-			state.dropped++;
+			__atomic_fetch_add(&state.dropped, 1, __ATOMIC_RELAXED);
 			return sink_put(s, bytes, len);
 		}
 		sink_close(s);
@@ -319,6 +322,7 @@ static void sink_init(struct log_sink *s, const struct log_target *target, const
 		.tag = tag,
 		.retry_ms = RETRY_MS,
 	};
+	pthread_mutex_init(&s->lock, NULL);
 	if (s->format == LOG_FORMAT_RFC5424)
 		read_host(s);
 }
@@ -386,6 +390,7 @@ struct log_sink *log_sink_free(struct log_sink *s)
 	if (!s)
 		return NULL;
 	sink_close(s);
+	pthread_mutex_destroy(&s->lock);
 	free(s);
 	return NULL;
 }
@@ -398,6 +403,7 @@ void log_sink_set_retry(struct log_sink *s, unsigned int retry_ms)
 int log_sink_write(struct log_sink *s, int level, const char *text)
 {
 	struct line l;
+	int r;
 
 	if (level > s->max_level)
 		return 0;
@@ -405,12 +411,15 @@ int log_sink_write(struct log_sink *s, int level, const char *text)
 	line_header(&l, s, level);
 	line_printf(&l, "%s", text);
 	line_end(&l);
-	return sink_write_line(s, &l);
+	pthread_mutex_lock(&s->lock);
+	r = sink_write_line(s, &l);
+	pthread_mutex_unlock(&s->lock);
+	return r;
 }
 
 uint64_t log_dropped(void)
 {
-	return state.dropped;
+	return __atomic_load_n(&state.dropped, __ATOMIC_RELAXED);
 }
 
 void log_setup(int max_level, bool to_stderr)
@@ -464,6 +473,7 @@ static void write_stderr(int level, const char *text)
 	};
 	struct line l;
 
+	pthread_mutex_lock(&state.lock);
 	if (!state.stderr_ready) {
 		sink_init(&state.stderr_sink, &target, "");
 		sink_open_fd(&state.stderr_sink, STDERR_FILENO);
@@ -473,6 +483,7 @@ static void write_stderr(int level, const char *text)
 	line_printf(&l, "%-10s (%d) : %s", level_label(level), (int)getpid(), text);
 	line_end(&l);
 	sink_write_line(&state.stderr_sink, &l);
+	pthread_mutex_unlock(&state.lock);
 }
 
 void log_message(int level, const char *fmt, ...)

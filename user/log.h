@@ -8,7 +8,7 @@
  * line is written at once with one system call, or it is dropped and counted. A line has at most
  * PIPE_BUF (4096) bytes with its header and newline; what is longer is cut. No two lines ever share
  * a line. The only global of the daemon is in here: the level and the process's message targets.
- * For one thread. The process must ignore SIGPIPE: a pipe has no MSG_NOSIGNAL.
+ * Any thread may write; what opens, adds and sets up is for the time when there is one. The process must ignore SIGPIPE: a pipe has no MSG_NOSIGNAL.
  */
 #ifndef SHUNT_LOG_H
 #define SHUNT_LOG_H

@@ -2,7 +2,9 @@
 /* loop.c - see loop.h. */
 #include "loop.h"
 
+#include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #define EVENTS_PER_TURN 256
 
@@ -14,23 +16,57 @@ struct loop {
 	struct timer **heap; /* [1..nr_timers], the earliest at 1 */
 	uint32_t nr_timers, max_timers;
 	struct list later;
+	pthread_mutex_t
+		turn; /* held but while the loop waits: who has it may use all of the above */
+	pthread_cond_t left;	 /* the visitors have gone */
+	uint32_t visitors;	 /* want the turn, or have it; atomic */
+	bool visited;		 /* since the loop began to wait */
+	pthread_t thread;	 /* that runs it, while running */
+	bool running;		 /* atomic */
+	pthread_mutex_t posting; /* guards posted; the last lock that anybody takes */
+	struct list posted;
+	struct poll wake; /* an eventfd */
 	struct epoll_event events[EVENTS_PER_TURN];
 	int nr_events; /* of this turn, for loop_unwatch() */
 };
 
+static void on_wake(struct poll *p, uint32_t events)
+{
+	uint64_t n;
+
+	(void)events;
+	if (read(p->fd, &n, sizeof(n)) < 0)
+		return; /* EAGAIN: somebody was quicker */
+}
+
+static void wake(struct loop *l)
+{
+	const uint64_t one = 1;
+
+	if (write(l->wake.fd, &one, sizeof(one)) < 0)
+		return; /* EAGAIN: it is awake 2^64 times over */
+}
+
 int loop_new(struct loop **ret)
 {
 	struct loop *l = calloc(1, sizeof(*l));
+	int r;
 
 	if (!l)
 		return -ENOMEM;
-	l->epfd = epoll_create1(EPOLL_CLOEXEC);
-	if (l->epfd < 0) {
-		free(l);
-		return -errno;
-	}
 	list_init(&l->later);
+	list_init(&l->posted);
+	pthread_mutex_init(&l->turn, NULL);
+	pthread_mutex_init(&l->posting, NULL);
+	pthread_cond_init(&l->left, NULL);
 	l->now = now_ns();
+	l->epfd = epoll_create1(EPOLL_CLOEXEC);
+	poll_init(&l->wake, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), on_wake);
+	r = l->epfd < 0 || l->wake.fd < 0 ? -errno : loop_watch(l, &l->wake, EPOLLIN);
+	if (r < 0) {
+		loop_free(l);
+		return r;
+	}
 	*ret = l;
 	return 0;
 }
@@ -38,7 +74,13 @@ int loop_new(struct loop **ret)
 struct loop *loop_free(struct loop *l)
 {
 	if (l) {
-		close(l->epfd);
+		if (l->wake.fd >= 0)
+			close(l->wake.fd);
+		if (l->epfd >= 0)
+			close(l->epfd);
+		pthread_mutex_destroy(&l->turn);
+		pthread_mutex_destroy(&l->posting);
+		pthread_cond_destroy(&l->left);
 		free(l->heap);
 		free(l);
 	}
@@ -62,7 +104,7 @@ uint64_t loop_turns(const struct loop *l)
 
 int loop_watch(struct loop *l, struct poll *p, uint32_t events)
 {
-	struct epoll_event ev = { .events = events, .data.ptr = p };
+	struct epoll_event ev = {.events = events, .data.ptr = p};
 
 	if (p->added && p->events == events)
 		return 0;
@@ -169,6 +211,79 @@ void loop_later(struct loop *l, struct later *later)
 		list_add_tail(&l->later, &later->entry);
 }
 
+/* ---- other threads ---- */
+
+static bool is_own(const struct loop *l)
+{
+	return __atomic_load_n(&l->running, __ATOMIC_ACQUIRE) &&
+	       pthread_equal(l->thread, pthread_self());
+}
+
+void loop_post(struct loop *l, struct later *later)
+{
+	bool first;
+
+	pthread_mutex_lock(&l->posting);
+	first = list_empty(&l->posted);
+	if (list_empty(&later->entry))
+		list_add_tail(&l->posted, &later->entry);
+	pthread_mutex_unlock(&l->posting);
+	if (first && !is_own(l))
+		wake(l);
+}
+
+void loop_unpost(struct loop *l, struct later *later)
+{
+	pthread_mutex_lock(&l->posting);
+	list_del(&later->entry);
+	pthread_mutex_unlock(&l->posting);
+}
+
+void loop_enter(struct loop *l)
+{
+	if (is_own(l))
+		return;
+	__atomic_fetch_add(&l->visitors, 1, __ATOMIC_SEQ_CST);
+	pthread_mutex_lock(&l->turn);
+	l->visited = true;
+}
+
+void loop_leave(struct loop *l)
+{
+	if (is_own(l))
+		return;
+	__atomic_fetch_sub(&l->visitors, 1, __ATOMIC_SEQ_CST);
+	pthread_cond_signal(&l->left);
+	pthread_mutex_unlock(&l->turn);
+	wake(l); /* timers and work may be others now */
+}
+
+/* A mutex alone is not fair: a busy loop would have its next turn before the visitor is awake. */
+static void begin_turn(struct loop *l)
+{
+	pthread_mutex_lock(&l->turn);
+	while (__atomic_load_n(&l->visitors, __ATOMIC_SEQ_CST))
+		pthread_cond_wait(&l->left, &l->turn);
+}
+
+/* Returns false if there was nothing to run. */
+static bool run_posted(struct loop *l)
+{
+	for (bool any = false;; any = true) {
+		struct later *later = NULL;
+
+		pthread_mutex_lock(&l->posting);
+		if (!list_empty(&l->posted)) {
+			later = list_first(&l->posted, struct later, entry);
+			list_del(&later->entry);
+		}
+		pthread_mutex_unlock(&l->posting);
+		if (!later)
+			return any;
+		later->fn(later);
+	}
+}
+
 static void run_later(struct loop *l)
 {
 	while (!list_empty(&l->later)) {
@@ -179,11 +294,19 @@ static void run_later(struct loop *l)
 	}
 }
 
+void loop_settle(struct loop *l)
+{
+	/* What is posted from here on by this very thread wakes nobody. */
+	do
+		run_later(l);
+	while (run_posted(l) || !list_empty(&l->later));
+}
+
 static int wait_events(struct loop *l)
 {
 	struct timespec ts, *timeout = NULL;
 	uint64_t ns = 0;
-	int n;
+	int n = -1, error;
 
 	if (l->nr_timers) {
 		uint64_t now = now_ns(), at = l->heap[1]->at_ns;
@@ -193,25 +316,40 @@ static int wait_events(struct loop *l)
 		ts.tv_nsec = (long)(ns % NS_PER_SEC);
 		timeout = &ts;
 	}
-	if (!l->no_pwait2) {
+	pthread_mutex_unlock(&l->turn);
+	if (!l->no_pwait2)
 		n = epoll_pwait2(l->epfd, l->events, EVENTS_PER_TURN, timeout, NULL);
-		if (n >= 0 || errno != ENOSYS)
-			return n;
+	if (l->no_pwait2 || (n < 0 && errno == ENOSYS)) {
 		l->no_pwait2 = true;
+		ns = MIN(ns, 1000 * NS_PER_SEC);
+		n = epoll_wait(l->epfd, l->events, EVENTS_PER_TURN,
+			       timeout ? (int)((ns + NS_PER_MS - 1) / NS_PER_MS) : -1);
 	}
-	ns = MIN(ns, 1000 * NS_PER_SEC);
-	return epoll_wait(l->epfd, l->events, EVENTS_PER_TURN,
-			  timeout ? (int)((ns + NS_PER_MS - 1) / NS_PER_MS) : -1);
+	error = errno;
+	begin_turn(l);
+	errno = error;
+	if (l->visited) {
+		l->visited = false;
+		return 0; /* whom these events are for may be gone; those that still hold are told
+			     again */
+	}
+	return n;
 }
 
 int loop_run(struct loop *l)
 {
-	l->stop = false;
+	int r = 0;
+
+	l->thread = pthread_self();
+	__atomic_store_n(&l->running, true, __ATOMIC_RELEASE);
+	begin_turn(l);
 	while (!l->stop) {
 		int n = wait_events(l);
 
-		if (n < 0 && errno != EINTR)
-			return -errno;
+		if (n < 0 && errno != EINTR) {
+			r = -errno;
+			break;
+		}
 		l->nr_events = MAX(n, 0);
 		l->now = now_ns();
 		l->turns++;
@@ -223,7 +361,10 @@ int loop_run(struct loop *l)
 		}
 		l->nr_events = 0;
 		run_timers(l);
-		run_later(l);
+		loop_settle(l);
 	}
-	return 0;
+	l->stop = false;
+	pthread_mutex_unlock(&l->turn);
+	__atomic_store_n(&l->running, false, __ATOMIC_RELEASE);
+	return r;
 }

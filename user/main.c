@@ -299,9 +299,9 @@ static void say_ready(const struct lb *lb)
 
 	for (uint32_t i = 0; i < lb->nr_listeners && len < sizeof(where); i++) {
 		const struct config_bind *b;
-		const struct frontend *f = lb->listeners[i].frontend;
+		const struct frontend *f = lb->threads[0].listeners[i].frontend;
 
-		if (i && lb->listeners[i - 1].frontend == f)
+		if (i && lb->threads[0].listeners[i - 1].frontend == f)
 			continue;
 		list_for_each(b, &f->conf->binds, entry) {
 			if (len < sizeof(where))

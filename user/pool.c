@@ -35,6 +35,16 @@ static uint32_t open_sinks(const struct list *targets, const char *tag, struct l
 	return nr;
 }
 
+static void init_lock(pthread_mutex_t *lock)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+}
+
 static int backend_new(struct pool *p, const struct config_proxy *conf)
 {
 	__cleanup_free uint32_t *weights = calloc(conf->nr_servers + 1, sizeof(*weights));
@@ -46,6 +56,7 @@ static int backend_new(struct pool *p, const struct config_proxy *conf)
 		goto no_memory;
 	b->conf = conf;
 	list_init(&b->queue);
+	init_lock(&b->lock);
 	b->servers = calloc(conf->nr_servers + 1, sizeof(*b->servers));
 	if (!b->servers)
 		goto no_memory;
@@ -141,6 +152,7 @@ struct pool *pool_free(struct pool *p)
 	}
 	list_for_each_safe(b, next_b, &p->backends, entry) {
 		balance_done(&b->balance);
+		pthread_mutex_destroy(&b->lock);
 		free(b->servers);
 		free(b);
 	}
@@ -195,21 +207,32 @@ static bool usable(void *arg, uint32_t number)
 	return true;
 }
 
+void pool_lock(struct backend *b)
+{
+	pthread_mutex_lock(&b->lock);
+}
+
+void pool_unlock(struct backend *b)
+{
+	pthread_mutex_unlock(&b->lock);
+}
+
 int pool_pick(struct backend *b, const struct pool_tried *tried, bool waited, uint64_t now_s, struct server **ret)
 {
-	struct pick pick = {
-		.backend = b,
-		.tried = tried,
-		.behind = !waited && !list_empty(&b->queue),
-	};
-	int64_t number = balance_pick(&b->balance, usable, &pick);
+	struct pick pick = { .backend = b, .tried = tried };
+	int64_t number;
 
+	pool_lock(b);
+	pick.behind = !waited && !list_empty(&b->queue);
+	number = balance_pick(&b->balance, usable, &pick);
+	if (number >= 0)
+		pool_enter(&b->servers[number], now_s);
+	pool_unlock(b);
 	if (number < 0)
 		return pick.full ? -EAGAIN : -ENOENT;
 	*ret = &b->servers[number];
 	stat_add((*ret)->stats.chosen, 1);
 	stat_add(b->stats.chosen, 1);
-	pool_enter(*ret, now_s);
 	return 0;
 }
 
@@ -220,12 +243,13 @@ void pool_enter(struct server *s, uint64_t now_s)
 
 void pool_wake(struct backend *b)
 {
-	struct pool_wait *w;
+	pool_lock(b);
+	if (!list_empty(&b->queue)) {
+		struct pool_wait *w = list_first(&b->queue, struct pool_wait, entry);
 
-	if (list_empty(&b->queue))
-		return;
-	w = list_first(&b->queue, struct pool_wait, entry);
-	w->fn(w);
+		w->fn(w);
+	}
+	pool_unlock(b);
 }
 
 void pool_leave(struct server *s)
@@ -238,14 +262,20 @@ void pool_wait(struct backend *b, struct pool_wait *w)
 {
 	uint32_t queued = stat_add(b->stats.queued, 1) + 1;
 
+	pool_lock(b);
 	list_add_tail(&b->queue, &w->entry);
-	b->stats.queued_max = MAX(b->stats.queued_max, queued);
+	w->waiting = true;
+	stat_max(b->stats.queued_max, queued);
+	pool_unlock(b);
 }
 
 void pool_unwait(struct backend *b, struct pool_wait *w)
 {
-	if (list_empty(&w->entry))
+	if (!w->waiting)
 		return;
+	pool_lock(b);
 	list_del(&w->entry);
+	w->waiting = false;
+	pool_unlock(b);
 	stat_sub(b->stats.queued, 1);
 }

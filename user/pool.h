@@ -2,11 +2,13 @@
 /*
  * pool.h - the run-time side of the proxies: frontends, backends, their servers, who is picked next and who waits.
  *
- * Owns frontends, backends, servers, their counters and log sinks; borrows the configuration. It is shared by all threads in time;
- * it opens no socket.
+ * Owns frontends, backends, servers, their counters and log sinks; borrows the configuration. All threads share it: counters are
+ * atomic, and picking and waiting are under the backend's lock. It opens no socket.
  */
 #ifndef SHUNT_POOL_H
 #define SHUNT_POOL_H
+
+#include <pthread.h>
 
 #include "balance.h"
 #include "config.h"
@@ -32,6 +34,7 @@ struct backend {
 	const struct config_proxy *conf;
 	struct server *servers; /* conf->nr_servers of them; number = place in the file */
 	struct balance balance;
+	pthread_mutex_t lock; /* guards queue, and the places at servers with a maxconn; recursive */
 	struct list queue; /* of struct pool_wait: sessions for which every usable server is full */
 	struct stats stats;
 	struct list entry;
@@ -40,6 +43,8 @@ struct backend {
 struct frontend {
 	const struct config_proxy *conf;
 	struct backend *backend;
+	uint32_t taken;	  /* of maxconn, accepts under way included; atomic */
+	bool full;	  /* accept is paused, which was counted; atomic */
 	uint32_t maxconn; /* the smaller of its own and the process's */
 	struct log_sink *sinks[32];
 	uint32_t nr_own_sinks, nr_sinks; /* the first ones are its own, the others the pool's (`log global`) */
@@ -48,11 +53,13 @@ struct frontend {
 };
 
 /*
- * A session that waits for a place; embedded in it. fn is called when there may be one for the first of the queue: it picks, now or later, and
+ * A session that waits for a place; embedded in it. fn is called, in whatever thread gave the place back and under the backend's
+ * lock, when there may be one for the first of the queue: it picks, now or later, and
  * if it got the place it leaves the queue and calls pool_wake() for the next; if not, it stays where it is.
  */
 struct pool_wait {
 	struct list entry;
+	bool waiting; /* is in the queue; only its own thread changes that */
 	void (*fn)(struct pool_wait *w);
 };
 
@@ -94,6 +101,10 @@ void pool_wake(struct backend *b);
 
 /* Gives the place back, for the first of those that wait. */
 void pool_leave(struct server *s);
+
+/* For what must not be torn apart: a pick that fails, and the wait that follows. */
+void pool_lock(struct backend *b);
+void pool_unlock(struct backend *b);
 
 void pool_wait(struct backend *b, struct pool_wait *w);
 void pool_unwait(struct backend *b, struct pool_wait *w);

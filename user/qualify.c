@@ -180,7 +180,7 @@ static int check_bytes(struct rig *rig)
 		r = wait_for(rig->ends[0].fd, POLLIN);
 	if (r < 0)
 		return fail(rig, r, "early bytes could not be sent");
-	r = splice_join(rig->sp, 0, rig->ends, 2 * BULK);
+	r = splice_join(rig->sp, 0, 0, rig->ends, 2 * BULK);
 	if (r < 0)
 		return fail(rig, r, "the sockets cannot be put into the sockmap");
 	if (expect_pattern(rig->server, 0, early) < 0)
@@ -258,7 +258,7 @@ static int check_window(struct rig *rig)
 	r = set_int(rig->client, SOL_SOCKET, SO_SNDBUF, 65536);
 	if (r < 0)
 		return fail(rig, r, "SO_SNDBUF");
-	r = splice_join(rig->sp, 0, rig->ends, BULK);
+	r = splice_join(rig->sp, 0, 0, rig->ends, BULK);
 	if (r < 0)
 		return fail(rig, r, "the sockets cannot be put into the sockmap");
 	while (sent < WINDOW_MAX) {

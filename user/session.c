@@ -275,9 +275,9 @@ static void on_flow_event(void *arg, const struct flow_event *e)
 	int i = (int)(e->index % 2);
 	struct session *s;
 
-	if (number >= ledger_max(t->o.ledger))
+	if (number - t->first >= t->max)
 		return;
-	s = &t->table[number];
+	s = &t->table[number - t->first];
 	/* A late event of a session that is gone. */
 	if (!s->record || s->ended || s->record->cookie[i] != e->cookie)
 		return;
@@ -293,7 +293,7 @@ static void on_flow_event(void *arg, const struct flow_event *e)
 
 void sessions_dispatch(struct sessions *t)
 {
-	splice_dispatch(t->o.splice, on_flow_event, t);
+	splice_dispatch(t->o.splice, t->o.thread, on_flow_event, t);
 }
 
 /* ---- the beginning ---- */
@@ -314,12 +314,13 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 	uint32_t number;
 	int r;
 
-	r = ledger_take(t->o.ledger, &number);
+	r = ledger_take(t->o.ledger, t->o.thread, &number);
 	if (r < 0) {
 		sock_close_reset(fd);
+		t->o.ended(t->o.arg, fe);
 		return r;
 	}
-	s = &t->table[number];
+	s = &t->table[number - t->first];
 	*s = (struct session){
 		.table = t,
 		.record = ledger_get(t->o.ledger, number),
@@ -347,9 +348,9 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 
 	stats_enter(&fe->stats, now_s);
 	stats_enter(&fe->backend->stats, now_s);
-	t->o.stats->sessions++;
-	t->o.stats->current++;
-	t->o.stats->max = MAX(t->o.stats->max, t->o.stats->current);
+	stat_add(t->o.stats->sessions, 1);
+	stat_add(t->o.stats->current, 1);
+	stat_max(t->o.stats->max, stat_get(t->o.stats->current));
 	rate_add(&t->o.stats->rate, now_s);
 
 	if (loop_watch(loop, &s->ends[CLIENT].poll, EPOLLRDHUP) < 0) {
@@ -369,7 +370,9 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 		return -ENOMEM;
 	t->o = *o;
 	t->count = 0;
-	t->table_size = (size_t)ledger_max(o->ledger) * sizeof(struct session);
+	t->first = ledger_first(o->ledger, o->thread);
+	t->max = ledger_share(o->ledger, o->thread);
+	t->table_size = (size_t)t->max * sizeof(struct session);
 	map = mmap(NULL, t->table_size, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (map == MAP_FAILED) {
@@ -397,9 +400,7 @@ uint32_t sessions_count(const struct sessions *t)
 
 void sessions_kill(struct sessions *t)
 {
-	uint32_t max = ledger_max(t->o.ledger);
-
-	for (uint32_t i = 0; t->count && i < max; i++)
+	for (uint32_t i = 0; t->count && i < t->max; i++)
 		if (t->table[i].record)
 			session_end(&t->table[i], END_KILLED);
 }
@@ -407,9 +408,9 @@ void sessions_kill(struct sessions *t)
 void sessions_each(struct sessions *t, void (*fn)(void *arg, const struct session_view *v),
 		   void *arg)
 {
-	uint32_t max = ledger_max(t->o.ledger), left = t->count;
+	uint32_t left = t->count;
 
-	for (uint32_t n = 0; left && n < max; n++) {
+	for (uint32_t n = 0; left && n < t->max; n++) {
 		struct session *s = &t->table[n];
 		struct session_view v;
 

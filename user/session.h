@@ -22,7 +22,9 @@ struct sessions_options {
 	struct ledger *ledger;
 	struct process_stats *stats;
 	struct sock_tuning tuning; /* its limit is the splice limit too */
-	void (*ended)(void *arg);  /* a session is gone, its slot and descriptors are free again */
+	uint32_t thread;	   /* whose records and events these are */
+	/* A session is gone, its slot and descriptors are free again: once for every session_start(). */
+	void (*ended)(void *arg, struct frontend *fe);
 	void *arg;
 };
 

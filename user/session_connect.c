@@ -38,7 +38,7 @@ static enum splice_fallback try_join(struct session *s)
 			.extra = s->record->relayed[!i] + (i == SERVER ? 1 : 0),
 			.want_kernel = splices(s, i),
 		};
-	r = splice_join(t->o.splice, s->number, ends, t->o.tuning.limit);
+	r = splice_join(t->o.splice, s->number, t->o.thread, ends, t->o.tuning.limit);
 	for (int i = 0; i < 2; i++)
 		s->record->cookie[i] = ends[i].cookie;
 	if (r < 0)
@@ -60,9 +60,9 @@ void session_connected(struct session *s)
 	fallback = try_join(s);
 	s->record->fallback = fallback;
 	if (fallback == FALLBACK_NONE) {
-		t->o.stats->joined++;
+		stat_add(t->o.stats->joined, 1);
 	} else {
-		t->o.stats->fallback[fallback]++;
+		stat_add(t->o.stats->fallback[fallback], 1);
 		/* A FIN may be known already, but it is not read yet: recv() will say it in its
 		 * turn. */
 		s->dirs[CLIENT].eof = s->dirs[SERVER].eof = false;
@@ -115,7 +115,7 @@ void session_connect_failed(struct session *s, int error)
 
 	loop_timer_clear(loop, &s->timer);
 	close_server(s);
-	s->table->o.stats->connections_failed++;
+	stat_add(s->table->o.stats->connections_failed, 1);
 	stat_add(server->stats.connect_errors, 1);
 	stat_add(s->backend->stats.connect_errors, 1);
 	log_debug("session %lu: server %s/%s: connect: %s", (unsigned long)s->record->serial,
@@ -182,8 +182,16 @@ void session_choose(struct session *s, struct server *failed)
 	struct loop *loop = s->table->o.loop;
 	const struct config_timeouts *timeout = &s->backend->conf->timeout;
 	uint32_t ms = timeout->queue ?: timeout->connect;
-	bool queued = !list_empty(&s->wait.entry);
-	int r = pool_pick(s->backend, &s->tried, queued, loop_now(loop) / NS_PER_SEC, &s->server);
+	bool queued = s->wait.waiting;
+	int r;
+
+	pool_lock(s->backend); /* who finds no place is in the queue before one can become free */
+	r = pool_pick(s->backend, &s->tried, queued, loop_now(loop) / NS_PER_SEC, &s->server);
+	if (r == -EAGAIN && !queued) {
+		s->queue_before = stat_get(s->backend->stats.queued);
+		pool_wait(s->backend, &s->wait);
+	}
+	pool_unlock(s->backend);
 
 	/* Who has to wait anyway may as well go back to a server that refused before, but not at
 	 * once. */
@@ -212,8 +220,6 @@ void session_choose(struct session *s, struct server *failed)
 		if (queued)
 			return; /* it keeps its place in the line, and its timer */
 		set_state(s, LEDGER_QUEUED);
-		s->queue_before = s->backend->stats.queued;
-		pool_wait(s->backend, &s->wait);
 		if (ms)
 			session_arm_timer(s, loop_now(loop) + ms * NS_PER_MS);
 	} else {
@@ -237,7 +243,7 @@ static void on_place(struct pool_wait *w)
 {
 	struct session *s = container_of(w, struct session, wait);
 
-	loop_later(s->table->o.loop, &s->placed);
+	loop_post(s->table->o.loop, &s->placed);
 }
 
 void session_connect_init(struct session *s)
@@ -249,8 +255,9 @@ void session_connect_init(struct session *s)
 
 void session_unqueue(struct session *s)
 {
-	if (list_empty(&s->wait.entry))
-		return;
-	pool_unwait(s->backend, &s->wait);
-	pool_wake(s->backend); /* if it was called already, the next one is */
+	if (s->wait.waiting) {
+		pool_unwait(s->backend, &s->wait);
+		pool_wake(s->backend); /* if it was called already, the next one is */
+	}
+	loop_unpost(s->table->o.loop, &s->placed);
 }

@@ -174,16 +174,16 @@ static void count_end(struct session *s, enum session_end why, const struct byte
 		if (!s->record->connected_ns && why != END_CLIENT_RESET)
 			stat_add(all[i]->failed, 1);
 	}
-	p->in.kernel += bytes[CLIENT].kernel;
-	p->in.user += bytes[CLIENT].user;
-	p->out.kernel += bytes[SERVER].kernel;
-	p->out.user += bytes[SERVER].user;
+	stat_add(p->in.kernel, bytes[CLIENT].kernel);
+	stat_add(p->in.user, bytes[CLIENT].user);
+	stat_add(p->out.kernel, bytes[SERVER].kernel);
+	stat_add(p->out.user, bytes[SERVER].user);
 	if (why != END_CLEAN)
-		p->resets_sent++;
+		stat_add(p->resets_sent, 1);
 	if (s->joined) {
 		for (int i = 0; i < 2; i++) {
-			p->pauses += flow_get(flow_of(s, i), pauses);
-			p->resumes += flow_get(flow_of(s, i), resumes);
+			stat_add(p->pauses, flow_get(flow_of(s, i), pauses));
+			stat_add(p->resumes, flow_get(flow_of(s, i), resumes));
 		}
 	}
 }
@@ -210,11 +210,12 @@ static void on_release(struct later *l)
 {
 	struct session *s = container_of(l, struct session, release);
 	struct sessions *t = s->table;
+	struct frontend *fe = s->frontend;
 
 	ledger_release(t->o.ledger, s->number);
 	s->record = NULL;
 	t->count--;
-	t->o.ended(t->o.arg);
+	t->o.ended(t->o.arg, fe);
 }
 
 void session_end_init(struct session *s)
@@ -253,7 +254,7 @@ void session_end(struct session *s, enum session_end why)
 	pool_tried_done(&s->tried);
 	stats_leave(&s->frontend->stats);
 	stats_leave(&s->backend->stats);
-	t->o.stats->current--;
+	stat_sub(t->o.stats->current, 1);
 	loop_later(loop, &s->release);
 	session_leave_server(s);
 }

@@ -85,8 +85,9 @@ struct session {
 
 struct sessions {
 	struct sessions_options o;
-	struct session *table; /* by slot; memory is touched only where a session was */
+	struct session *table; /* by slot, from first; memory is touched only where a session was */
 	size_t table_size;
+	uint32_t first, max;
 	uint32_t count;
 	char scratch[SCRATCH_SIZE];
 };

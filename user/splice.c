@@ -18,18 +18,25 @@
 #include "shunt.skel.h"
 #include "util.h"
 
+/* Only its thread looks into it. */
+struct event_ring {
+	struct ring_buffer *buffer;
+	void (*fn)(void *arg, const struct flow_event *e);
+	void *arg;
+	int fd; /* of the map; -1 = none */
+};
+
 /* One page-aligned mapping of the flows; the kernel rounds the map's memory up to a page too. */
 struct splice {
 	struct shunt_bpf *skel;
-	struct ring_buffer *ring;
+	struct event_ring *rings; /* one for each thread */
+	uint32_t nr_rings;
 	struct flow *flows;
 	size_t flows_size;
 	uint32_t max_sessions;
 	int sockets_fd, slots_fd, counters_fd;
 	int pin_dir;	     /* holds the lock on the pin folder; -EBADF = not pinned */
 	char pin_path[256];
-	void (*event_fn)(void *arg, const struct flow_event *e);
-	void *event_arg;
 };
 
 /* ---- what libbpf says: the last complaint goes into the reason ---- */
@@ -153,10 +160,35 @@ static int pin_all(struct splice *sp, const char *folder, char *why, size_t size
 
 static int on_event(void *ctx, void *data, size_t size)
 {
-	struct splice *sp = ctx;
+	struct event_ring *ring = ctx;
 
-	if (size >= sizeof(struct flow_event) && sp->event_fn)
-		sp->event_fn(sp->event_arg, data);
+	if (size >= sizeof(struct flow_event) && ring->fn)
+		ring->fn(ring->arg, data);
+	return 0;
+}
+
+static int open_ring(struct splice *sp, uint32_t thread, char *why, size_t size)
+{
+	struct event_ring *ring = &sp->rings[thread];
+	int r;
+
+	ring->fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "event_ring", 0, 0, SHUNT_EVENTS_SIZE, NULL);
+	if (ring->fd < 0) {
+		r = ring->fd;
+		explain(why, size, r, "cannot make an event ring");
+		return r;
+	}
+	r = bpf_map_update_elem(bpf_map__fd(sp->skel->maps.events), &thread, &ring->fd, BPF_ANY);
+	if (r < 0) {
+		explain(why, size, r, "cannot give the program its event ring");
+		return r;
+	}
+	ring->buffer = ring_buffer__new(ring->fd, on_event, ring, NULL);
+	if (!ring->buffer) {
+		r = -errno;
+		explain(why, size, r, "cannot map an event ring");
+		return r;
+	}
 	return 0;
 }
 
@@ -185,6 +217,8 @@ static int load(struct splice *sp, char *why, size_t size)
 	if (r == 0)
 		r = set_size(skel->maps.flows, sockets);
 	if (r == 0)
+		r = set_size(skel->maps.events, sp->nr_rings);
+	if (r == 0)
 		r = shunt_bpf__load(skel);
 	if (r < 0) {
 		explain(why, size, r, "cannot load the BPF program");
@@ -208,13 +242,9 @@ static int load(struct splice *sp, char *why, size_t size)
 		return r;
 	}
 	sp->flows = flows;
-	sp->ring = ring_buffer__new(bpf_map__fd(skel->maps.events), on_event, sp, NULL);
-	if (!sp->ring) {
-		r = -errno;
-		explain(why, size, r, "cannot map the event ring");
-		return r;
-	}
-	return 0;
+	for (uint32_t i = 0; r == 0 && i < sp->nr_rings; i++)
+		r = open_ring(sp, i, why, size);
+	return r;
 }
 
 int splice_new(struct splice **ret, const struct splice_options *o, char *why, size_t size)
@@ -228,6 +258,15 @@ int splice_new(struct splice **ret, const struct splice_options *o, char *why, s
 	}
 	sp->pin_dir = -EBADF;
 	sp->max_sessions = o->max_sessions;
+	sp->nr_rings = MAX(o->threads, 1u);
+	sp->rings = calloc(sp->nr_rings, sizeof(*sp->rings));
+	if (!sp->rings) {
+		free(sp);
+		snprintf(why, size, "no memory");
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < sp->nr_rings; i++)
+		sp->rings[i].fd = -EBADF;
 	libbpf_said[0] = '\0';
 	libbpf_set_print(libbpf_print);
 	r = load(sp, why, size);
@@ -250,7 +289,12 @@ struct splice *splice_free(struct splice *sp)
 		rmdir(sp->pin_path);
 		close(sp->pin_dir);
 	}
-	ring_buffer__free(sp->ring);
+	for (uint32_t i = 0; i < sp->nr_rings; i++) {
+		ring_buffer__free(sp->rings[i].buffer);
+		if (sp->rings[i].fd >= 0)
+			close(sp->rings[i].fd);
+	}
+	free(sp->rings);
 	if (sp->flows)
 		munmap(sp->flows, sp->flows_size);
 	shunt_bpf__destroy(sp->skel);
@@ -280,7 +324,7 @@ static void kick(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof(one));
 }
 
-int splice_join(struct splice *sp, uint32_t session, struct splice_end ends[2], uint64_t limit)
+int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct splice_end ends[2], uint64_t limit)
 {
 	uint32_t index[2] = { session * 2, session * 2 + 1 };
 	uint64_t fd64;
@@ -297,6 +341,7 @@ int splice_join(struct splice *sp, uint32_t session, struct splice_end ends[2], 
 			.extra = ends[!i].extra,
 			.limit = limit,
 			.want_kernel = ends[i].want_kernel,
+			.thread = thread,
 		};
 		if (!ends[i].want_kernel)
 			sp->flows[index[i]].mode = FLOW_USER;
@@ -335,16 +380,18 @@ void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2]
 
 /* ---- events and counters ---- */
 
-int splice_event_fd(const struct splice *sp)
+int splice_event_fd(const struct splice *sp, uint32_t thread)
 {
-	return ring_buffer__epoll_fd(sp->ring);
+	return ring_buffer__epoll_fd(sp->rings[thread].buffer);
 }
 
-void splice_dispatch(struct splice *sp, void (*fn)(void *arg, const struct flow_event *e), void *arg)
+void splice_dispatch(struct splice *sp, uint32_t thread, void (*fn)(void *arg, const struct flow_event *e), void *arg)
 {
-	sp->event_fn = fn;
-	sp->event_arg = arg;
-	ring_buffer__consume(sp->ring);
+	struct event_ring *ring = &sp->rings[thread];
+
+	ring->fn = fn;
+	ring->arg = arg;
+	ring_buffer__consume(ring->buffer);
 }
 
 void splice_counters(const struct splice *sp, uint64_t ret[FLOW_EXIT_MAX])

@@ -18,6 +18,7 @@ struct splice;
 
 struct splice_options {
 	uint32_t max_sessions; /* sizes the maps; 1 to 4 million */
+	uint32_t threads;      /* each with a ring of events; 0 = 1 */
 	const char *pin_path;  /* a folder of a BPF file system, "" = pin nothing; mounted and made if needed */
 };
 
@@ -41,13 +42,13 @@ struct splice_end {
 /*
  * Joins ends[0] (client) and ends[1] (server) of a session. Both must be established, nothing read may wait in userspace to be
  * written, and neither may hold a partly read segment (the last recv said EAGAIN, or there never was one).
- * limit is the bytes that may wait towards either end.
+ * limit is the bytes that may wait towards either end; thread is who is told of events.
  *
  * Returns 0: both directions work, and each struct flow says who moves it. Or -errno: -EOPNOTSUPP (one end has already sent its
  * FIN), -ENOMEM, -EBUSY, -EINVAL (the socket has an upper protocol): nothing is moved by the kernel, and userspace can go on reading and writing both.
  * In both cases splice_leave() must be called after the sockets are closed.
  */
-int splice_join(struct splice *sp, uint32_t session, struct splice_end ends[2], uint64_t limit);
+int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct splice_end ends[2], uint64_t limit);
 
 /* Forgets the session. Its sockets must be closed already: then no program runs for them any more. */
 void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2]);
@@ -55,11 +56,11 @@ void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2]
 /* The direction that is read from socket `index`; valid as long as sp. */
 struct flow *splice_flow(struct splice *sp, uint32_t index);
 
-/* Becomes readable when there are events. */
-int splice_event_fd(const struct splice *sp);
+/* Becomes readable when there are events for that thread. */
+int splice_event_fd(const struct splice *sp, uint32_t thread);
 
-/* Delivers the waiting events. Late ones of ended sessions come too: compare the cookie. */
-void splice_dispatch(struct splice *sp, void (*fn)(void *arg, const struct flow_event *e), void *arg);
+/* Delivers the events that wait for that thread. Late ones of ended sessions come too: compare the cookie. */
+void splice_dispatch(struct splice *sp, uint32_t thread, void (*fn)(void *arg, const struct flow_event *e), void *arg);
 
 /* Sums of the program's exits (enum flow_exit). */
 void splice_counters(const struct splice *sp, uint64_t ret[FLOW_EXIT_MAX]);

@@ -2,28 +2,28 @@
 /* stats.c - see stats.h. */
 #include "stats.h"
 
-static void rate_turn(struct rate *r, uint64_t now_s)
-{
-	if (r->second == now_s)
-		return;
-	r->previous = r->second + 1 == now_s ? r->current : 0;
-	r->current = 0;
-	r->second = now_s;
-}
-
 void rate_add(struct rate *r, uint64_t now_s)
 {
-	rate_turn(r, now_s);
-	r->current++;
-	r->max = MAX(r->max, r->current);
+	uint64_t second = stat_get(r->second);
+	uint32_t current;
+
+	/* Who changes the second begins the new count. A thread whose clock was read a moment earlier counts to the new one. */
+	if (second < now_s && __atomic_compare_exchange_n(&r->second, &second, now_s, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+		stat_set(r->previous, second + 1 == now_s ? stat_get(r->current) : 0);
+		stat_set(r->current, 0);
+	}
+	current = stat_add(r->current, 1) + 1;
+	stat_max(r->max, current);
 }
 
 uint32_t rate_get(const struct rate *r, uint64_t now_s)
 {
-	struct rate copy = *r;
+	uint64_t second = stat_get(r->second);
+	uint32_t current = stat_get(r->current);
 
-	rate_turn(&copy, now_s);
-	return MAX(copy.previous, copy.current);
+	if (second == now_s)
+		return MAX(stat_get(r->previous), current);
+	return second + 1 == now_s ? current : 0;
 }
 
 void stats_enter(struct stats *s, uint64_t now_s)
@@ -31,7 +31,7 @@ void stats_enter(struct stats *s, uint64_t now_s)
 	uint32_t current = stat_add(s->current, 1) + 1;
 
 	stat_add(s->sessions, 1);
-	s->max = MAX(s->max, current);
+	stat_max(s->max, current);
 	rate_add(&s->rate, now_s);
 }
 

@@ -15,8 +15,21 @@
 #define stat_add(field, n) __atomic_fetch_add(&(field), (n), __ATOMIC_RELAXED)
 #define stat_sub(field, n) __atomic_fetch_sub(&(field), (n), __ATOMIC_RELAXED)
 #define stat_get(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
+#define stat_set(field, n) __atomic_store_n(&(field), (n), __ATOMIC_RELAXED)
 
-/* Events per second: of the last whole second, of the current one, and the highest. */
+/* Raises field to n. */
+#define stat_max(field, n)                                                                                     \
+	do {                                                                                                   \
+		__typeof__(field) old_ = stat_get(field);                                                      \
+		while (old_ < (n) && !__atomic_compare_exchange_n(&(field), &old_, (n), true, __ATOMIC_RELAXED, \
+								  __ATOMIC_RELAXED))                           \
+			;                                                                                      \
+	} while (0)
+
+/*
+ * Events per second: of the last whole second, of the current one, and the highest. At the change of a second threads may
+ * lose an event to each other; no more than that.
+ */
 struct rate {
 	uint64_t second;
 	uint32_t current, previous, max;
