@@ -262,6 +262,11 @@ int shunt_verdict(struct __sk_buff *skb)
 
 	f->redirected += len;
 	f->segments++;
+	if (f->sample && !(f->segments % FLOW_SAMPLE)) {
+		event = begin_change(f, index, FLOW_REASON_SAMPLE, cookie);
+		if (event)
+			bpf_ringbuf_submit(event, 0);
+	}
 	if (bpf_sk_redirect_map(skb, &sockets, index ^ 1, 0) == SK_PASS)
 		return leave(SK_PASS, way);
 	return leave(SK_DROP, FLOW_EXIT_REDIRECT_LOST);

@@ -55,8 +55,8 @@ struct config_proxy *conf_listen(struct config *c, const char *name)
 		.redispatch = true,
 		.redispatch_interval = 1,
 		.timeout.connect = 5000,
-		.splice_request = SPLICE_AUTO,
-		.splice_response = SPLICE_AUTO,
+		.splice_request = SPLICE_ON, /* at once, whatever the flow does */
+		.splice_response = SPLICE_ON,
 	};
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	list_init(&p->binds);

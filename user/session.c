@@ -285,6 +285,10 @@ static void on_flow_event(void *arg, const struct flow_event *e)
 		session_end(s, END_BROKEN);
 		return;
 	}
+	if (e->reason == FLOW_REASON_SAMPLE) {
+		session_sampled(s, i);
+		return;
+	}
 	if (!s->joined)
 		return; /* one end got into the map, the other did not: the program only passes */
 	session_run(s, i);
@@ -337,6 +341,7 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 	}
 	timer_init(&s->timer, on_timer);
 	timer_init(&s->retry, on_retry);
+	list_init(&s->away);
 	session_connect_init(s);
 	session_end_init(s);
 	s->ends[CLIENT].poll.fd = s->record->fd[CLIENT] = fd;
@@ -380,6 +385,7 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 		return -ENOMEM;
 	}
 	t->table = map;
+	session_mover_init(t);
 	*ret = t;
 	return 0;
 }

@@ -8,63 +8,86 @@
 
 #define TURN_AROUND_MS 1000u /* before the same server is tried again, as in HAProxy */
 
-static bool splices(const struct session *s, int direction)
+static enum splice_mode splice_mode(const struct session *s, int direction)
 {
 	const struct config_proxy *fe = s->frontend->conf, *be = s->backend->conf;
 	enum splice_mode a = direction == 0 ? fe->splice_request : fe->splice_response;
 	enum splice_mode b = direction == 0 ? be->splice_request : be->splice_response;
 
-	return a == SPLICE_ON || b == SPLICE_ON || (a != SPLICE_OFF && b != SPLICE_OFF);
+	if (a == SPLICE_ON || b == SPLICE_ON)
+		return SPLICE_ON;
+	return a == SPLICE_OFF || b == SPLICE_OFF ? SPLICE_OFF : SPLICE_AUTO;
 }
 
-/* Userspace goes on where this says no, with the same bytes in the same order. */
-static enum splice_fallback try_join(struct session *s)
+/* What speaks against the kernel from the beginning. */
+static enum splice_fallback hindrance(const struct session *s)
 {
-	struct sessions *t = s->table;
-	struct splice_end ends[2];
-	int r;
-
-	if (!splices(s, 0) && !splices(s, 1))
+	if (s->splice[0] == SPLICE_OFF && s->splice[1] == SPLICE_OFF)
 		return FALLBACK_OFF;
-	if (!t->o.splice)
+	if (!s->table->o.splice)
 		return FALLBACK_UNAVAILABLE;
 	if (s->dirs[CLIENT].eof || s->dirs[SERVER].eof)
 		return FALLBACK_HALF_CLOSED;
-	for (int i = 0; i < 2; i++)
+	return FALLBACK_NONE;
+}
+
+enum splice_fallback session_join(struct session *s)
+{
+	struct sessions *t = s->table;
+	enum splice_fallback fallback = hindrance(s);
+	struct splice_end ends[2];
+	int r;
+
+	for (int i = 0; fallback == FALLBACK_NONE && i < 2; i++) {
+		if (relay_held(&s->dirs[i].relay))
+			return FALLBACK_CHOICE; /* later */
 		ends[i] = (struct splice_end){
 			.fd = s->ends[i].poll.fd,
-			/* All that was ever written to this end; the SYN of our own connect counts
-			   as one. */
+			/* All that was ever written to this end; the SYN of our own connect counts as one. */
 			.extra = s->record->relayed[!i] + (i == SERVER ? 1 : 0),
-			.want_kernel = splices(s, i),
+			.want_kernel = s->splice[i] != SPLICE_OFF,
+			.sample = s->splice[i] == SPLICE_AUTO,
 		};
-	r = splice_join(t->o.splice, s->number, t->o.thread, ends, t->o.tuning.limit);
-	for (int i = 0; i < 2; i++)
-		s->record->cookie[i] = ends[i].cookie;
-	if (r < 0)
-		return fallback_of(r);
-	s->joined = true;
-	set_state(s, LEDGER_SPLICED);
-	return FALLBACK_NONE;
+	}
+	if (fallback == FALLBACK_NONE) {
+		r = splice_join(t->o.splice, s->number, t->o.thread, ends, t->o.tuning.limit);
+		for (int i = 0; i < 2; i++)
+			s->record->cookie[i] = ends[i].cookie;
+		fallback = fallback_of(r);
+	}
+	s->record->fallback = fallback;
+	if (fallback == FALLBACK_NONE) {
+		s->joined = true;
+		set_state(s, LEDGER_SPLICED);
+		stat_add(t->o.stats->joined, 1);
+	} else {
+		stat_add(t->o.stats->fallback[fallback], 1);
+	}
+	return fallback;
 }
 
 void session_connected(struct session *s)
 {
 	struct sessions *t = s->table;
-	enum splice_fallback fallback;
 	uint64_t now = loop_now(t->o.loop);
 
 	loop_timer_clear(t->o.loop, &s->timer);
 	s->record->connected_ns = s->active_ns = now;
 	set_state(s, LEDGER_RELAY);
-	fallback = try_join(s);
-	s->record->fallback = fallback;
-	if (fallback == FALLBACK_NONE) {
-		stat_add(t->o.stats->joined, 1);
+	for (int i = 0; i < 2; i++)
+		s->splice[i] = (uint8_t)splice_mode(s, i);
+	s->record->fallback = hindrance(s);
+	if (s->record->fallback == FALLBACK_NONE) {
+		s->record->fallback = FALLBACK_CHOICE;
+		if (s->splice[0] == SPLICE_ON || s->splice[1] == SPLICE_ON)
+			session_join(s);
+		if (s->record->fallback == FALLBACK_CHOICE || s->joined)
+			session_begin_choosing(s);
 	} else {
-		stat_add(t->o.stats->fallback[fallback], 1);
-		/* A FIN may be known already, but it is not read yet: recv() will say it in its
-		 * turn. */
+		stat_add(t->o.stats->fallback[s->record->fallback], 1);
+	}
+	if (!s->joined) {
+		/* A FIN may be known already, but it is not read yet: recv() will say it in its turn. */
 		s->dirs[CLIENT].eof = s->dirs[SERVER].eof = false;
 		s->record->eof[CLIENT] = s->record->eof[SERVER] = 0;
 	}

@@ -180,6 +180,8 @@ static void count_end(struct session *s, enum session_end why, const struct byte
 	stat_add(p->out.user, bytes[SERVER].user);
 	if (why != END_CLEAN)
 		stat_add(p->resets_sent, 1);
+	if (s->record->connected_ns && s->record->fallback == FALLBACK_CHOICE)
+		stat_add(p->fallback[FALLBACK_CHOICE], 1);
 	if (s->joined) {
 		for (int i = 0; i < 2; i++) {
 			stat_add(p->pauses, flow_get(flow_of(s, i), pauses));
@@ -243,6 +245,7 @@ void session_end(struct session *s, enum session_end why)
 	loop_timer_clear(loop, &s->timer);
 	loop_timer_clear(loop, &s->retry);
 	session_unqueue(s);
+	list_del(&s->away);
 
 	close_ends(s, why);
 	write_log(s, why, bytes);

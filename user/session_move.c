@@ -54,8 +54,10 @@ static bool take_outcome(struct session *s, int i, const struct relay_outcome *o
 {
 	struct direction *d = &s->dirs[i];
 
-	if (out->moved)
+	if (out->moved) {
 		s->retry_ns = 0;
+		session_note_moved(s, i, out->moved);
+	}
 	if (out->status == RELAY_BLOCKED && !d->blocked)
 		d->blocked_ns = loop_now(s->table->o.loop);
 	d->blocked = out->status == RELAY_BLOCKED;

@@ -6,11 +6,13 @@
  *	session.c	  the table of sessions, events and timers, what is watched, inactivity
  *	session_connect.c a server, a place in its queue, the connect, the join
  *	session_move.c	  bytes, their proof, and the end of each stream
+ *	session_mover.c	  who moves them: the kernel or userspace
  *	session_end.c	  the flush after a reset, the one way out, the log line, the counters
  */
 #ifndef SHUNT_SESSION_STATE_H
 #define SHUNT_SESSION_STATE_H
 
+#include "choose.h"
 #include "relay.h"
 #include "session.h"
 
@@ -54,6 +56,10 @@ struct direction {
 			 bring what was passed */
 	bool eof;     /* the source sent FIN */
 	bool done;    /* the peer was sent FIN, or is never to get another byte */
+	uint8_t choice;			/* enum choose_reason: who is to move it, and why */
+	uint32_t reads, window;		/* of userspace since the last look; the load's when it last moved something */
+	uint64_t looked_ns, looked_segments; /* as of the last look of the choice */
+	struct byte_count looked_bytes;
 };
 
 struct session {
@@ -64,11 +70,13 @@ struct session {
 	struct server *server; /* whose place we hold; NULL = none */
 	uint32_t number;       /* slot */
 	bool joined, ended;
+	uint8_t splice[2];    /* enum splice_mode of each direction */
 	uint8_t broken;	      /* FLUSH: the end that is gone */
 	enum session_end why; /* FLUSH: how it will end */
 	uint32_t retry_ns;    /* next pause of the retry timer */
 	struct end ends[2];
 	struct direction dirs[2];
+	struct list away;     /* in the table's, while userspace moves something by choice */
 	struct timer timer;   /* connect, queue, turn-around; then inactivity */
 	struct timer retry;   /* look again at what no event tells */
 	struct later release; /* when it has ended */
@@ -83,12 +91,22 @@ struct session {
 	bool was_redispatched;
 };
 
+/* What a thread's sessions do, all together. */
+struct thread_load {
+	uint64_t since_ns, bytes, segments; /* of the window that has not ended */
+	uint32_t flows, window;		    /* directions that moved something in it; its number */
+	struct choose_load last;
+};
+
 struct sessions {
 	struct sessions_options o;
 	struct session *table; /* by slot, from first; memory is touched only where a session was */
 	size_t table_size;
 	uint32_t first, max;
 	uint32_t count;
+	struct list away; /* sessions that userspace moves by choice: looked at by the tick */
+	struct timer tick;
+	struct thread_load load;
 	char scratch[SCRATCH_SIZE];
 };
 
@@ -118,6 +136,9 @@ void session_choose(struct session *s, struct server *failed);
 /* Connects to s->server. */
 void session_connect(struct session *s);
 
+/* Gives both sockets to the kernel. Userspace goes on where it cannot, with the same bytes in the same order. */
+enum splice_fallback session_join(struct session *s);
+
 /* The connect has succeeded: join, and let the bytes flow. */
 void session_connected(struct session *s);
 
@@ -141,6 +162,19 @@ bool session_run_broken(struct session *s, int i);
 
 /* The peer of direction i takes bytes again. */
 void session_unblock(struct session *s, int i);
+
+/* ---- session_mover.c ---- */
+
+void session_mover_init(struct sessions *t);
+
+/* The server is connected; s->splice is set, and the session is joined if the configuration wants that. */
+void session_begin_choosing(struct session *s);
+
+/* Userspace has moved that many bytes of direction i. */
+void session_note_moved(struct session *s, int i, uint64_t bytes);
+
+/* The program has counted another FLOW_SAMPLE segments of direction i. */
+void session_sampled(struct session *s, int i);
 
 /* ---- session_end.c ---- */
 

@@ -342,6 +342,7 @@ int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct spl
 			.limit = limit,
 			.want_kernel = ends[i].want_kernel,
 			.thread = thread,
+			.sample = ends[i].sample,
 		};
 		if (!ends[i].want_kernel)
 			sp->flows[index[i]].mode = FLOW_USER;

@@ -55,6 +55,8 @@ const char *fallback_name(enum splice_fallback f)
 		return "no-memory";
 	case FALLBACK_BUSY:
 		return "busy";
+	case FALLBACK_CHOICE:
+		return "choice";
 	case FALLBACK_OTHER:
 		return "other";
 	case FALLBACK_MAX:

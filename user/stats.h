@@ -74,6 +74,7 @@ enum splice_fallback {
 	FALLBACK_HALF_CLOSED, /* an end had sent its FIN before the join */
 	FALLBACK_NO_MEMORY,
 	FALLBACK_BUSY,	      /* the socket belongs to another program or has an upper protocol */
+	FALLBACK_CHOICE,      /* userspace was the better mover from the first byte to the last: short, or bulk */
 	FALLBACK_OTHER,
 	FALLBACK_MAX,
 };

@@ -8,6 +8,9 @@
 needs nft
 net_begin "$@"
 
+# Both directions belong to the kernel, whatever they do.
+KERNEL="option splice-request;option splice-response"
+
 # random_sessions COUNT LISTEN SERVER: drives them, by $DRIVER and $SERVE (words in front of the two programs); $BYTES at most, each
 # way.
 random_sessions()
@@ -67,7 +70,7 @@ path()
 
 random_sessions_through_the_kernel()
 {
-	path "$(full 1000 10000)" "splice require" ""
+	path "$(full 1000 10000)" "splice require" "$KERNEL"
 	expect_gt "bytes moved by the kernel" "$(info BytesInKernel)" "$(info BytesInUser)"
 	expect_gt SessionsJoined "$(info SessionsJoined)" 0
 }
@@ -77,6 +80,15 @@ random_sessions_through_userspace()
 	path "$(full 1000 10000)" "" "no option splice-auto"
 	expect_eq BytesInKernel "$(info BytesInKernel)" 0
 	expect_eq BytesOutKernel "$(info BytesOutKernel)" 0
+}
+
+random_sessions_with_movers_of_shunts_choice()
+{
+	path "$(full 1000 10000)" "splice require" ""
+	expect_gt SessionsJoined "$(info SessionsJoined)" 0
+	expect_gt Fallback_choice "$(info Fallback_choice)" 0
+	expect_gt BytesInKernel "$(info BytesInKernel)" 0
+	expect_gt BytesInUser "$(info BytesInUser)" 0
 }
 
 random_sessions_with_requests_in_the_kernel()
@@ -95,7 +107,7 @@ random_sessions_with_responses_in_the_kernel()
 
 random_sessions_that_change_their_mover_all_the_time()
 {
-	path "$(full 500 2500)" "splice require;tune.splice.limit 4k" ""
+	path "$(full 500 2500)" "splice require;tune.splice.limit 4k" "$KERNEL"
 	expect_gt Pauses "$(info Pauses)" "$(full 100 500)"
 	expect_gt Resumes "$(info Resumes)" "$(full 100 500)"
 }
@@ -137,12 +149,12 @@ random_sessions_over_a_lossy_network()
 	expect_no_leftovers "$before"
 }
 
-# lossy_loopback GLOBAL: the same with segments of 64 kB.
+# lossy_loopback GLOBAL LISTEN: the same with segments of 64 kB.
 lossy_loopback()
 {
 	local before
 
-	config "maxconn 200;splice require;$1" "" | start_shunt
+	config "maxconn 200;splice require;$1" "$2" | start_shunt
 	before=$(descriptors)
 	lossy
 	BYTES=8m random_sessions "$(full 100 400)" 127.0.0.1:8080 127.0.0.1:9001
@@ -154,7 +166,7 @@ lossy_loopback()
 # families LISTEN SERVER
 families()
 {
-	config "maxconn 200;splice require" "" | sed "s/127.0.0.1:8080/$1/; s/127.0.0.1:9001/$2/" | start_shunt
+	config "maxconn 200;splice require" "$KERNEL" | sed "s/127.0.0.1:8080/$1/; s/127.0.0.1:9001/$2/" | start_shunt
 	random_sessions "$(full 200 1000)" "$1" "$2"
 	expect_no_leftovers "$(descriptors)"
 	expect_gt BytesInKernel "$(info BytesInKernel)" 0
@@ -162,13 +174,15 @@ families()
 
 run random_sessions_through_the_kernel
 run random_sessions_through_userspace
+run random_sessions_with_movers_of_shunts_choice
 run random_sessions_with_requests_in_the_kernel
 run random_sessions_with_responses_in_the_kernel
 run random_sessions_that_change_their_mover_all_the_time
 run random_sessions_between_three_hosts
 run random_sessions_over_a_lossy_network
-run random_sessions_over_a_lossy_loopback lossy_loopback ""
-run random_sessions_over_a_lossy_loopback_with_a_small_limit lossy_loopback "tune.splice.limit 64k"
+run random_sessions_over_a_lossy_loopback lossy_loopback "" "$KERNEL"
+run random_sessions_over_a_lossy_loopback_with_movers_of_shunts_choice lossy_loopback "" ""
+run random_sessions_over_a_lossy_loopback_with_a_small_limit lossy_loopback "tune.splice.limit 64k" "$KERNEL"
 run random_sessions_from_ipv4_to_ipv6 families 127.0.0.1:8080 '[::1]:9001'
 run random_sessions_from_ipv6_to_ipv4 families '[::1]:8080' 127.0.0.1:9001
 run random_sessions_from_ipv6_to_ipv6 families '[::1]:8080' '[::1]:9001'

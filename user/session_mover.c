@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * session_mover.c - see session_state.h. Asks choose() for each direction and does what it says: joins a session, takes
+ * want_kernel back, gives it again. A direction in the kernel is looked at when the program has counted FLOW_SAMPLE
+ * segments; one that userspace moves, by a tick over the list of those that are away.
+ */
+#include "session_state.h"
+
+#define TICK_NS (10 * NS_PER_MS)
+#define LOAD_WINDOW_NS (100 * NS_PER_MS) /* over which a thread's load is taken */
+
+/* ---- the thread's load ---- */
+
+static const struct choose_load *load_of(struct sessions *t, uint64_t now)
+{
+	struct thread_load *l = &t->load;
+	uint64_t ns = now - l->since_ns;
+
+	if (ns < LOAD_WINDOW_NS)
+		return &l->last;
+	l->last = (struct choose_load){
+		.bytes_per_s = l->bytes * 1000 / (ns / NS_PER_MS),
+		.segments_per_s = l->segments * 1000 / (ns / NS_PER_MS),
+		.flows = l->flows,
+	};
+	l->bytes = l->segments = l->flows = 0;
+	l->since_ns = now;
+	l->window++;
+	return &l->last;
+}
+
+static void add_to_load(struct session *s, int i, uint64_t bytes, uint64_t segments)
+{
+	struct thread_load *l = &s->table->load;
+	struct direction *d = &s->dirs[i];
+
+	l->bytes += bytes;
+	l->segments += segments;
+	if (d->window != l->window) {
+		d->window = l->window;
+		l->flows++;
+	}
+}
+
+void session_note_moved(struct session *s, int i, uint64_t bytes)
+{
+	s->dirs[i].reads++;
+	add_to_load(s, i, bytes, 1);
+}
+
+/* ---- one direction ---- */
+
+static bool in_kernel(const struct session *s, int i)
+{
+	return s->joined && flow_of(s, i)->want_kernel;
+}
+
+/* What it did since the last look. The load has the bytes of userspace already. */
+static struct choose_flow look(struct session *s, int i, uint64_t now)
+{
+	struct direction *d = &s->dirs[i];
+	struct byte_count bytes = session_bytes(s, i);
+	uint64_t segments = s->joined ? flow_get(flow_of(s, i), segments) : 0;
+	uint64_t ms = MAX((now - d->looked_ns) / NS_PER_MS, 1ull);
+	struct choose_flow f = {
+		.in_kernel = in_kernel(s, i),
+		.age_ns = now - s->record->connected_ns,
+		.bytes_per_s = (byte_total(&bytes) - byte_total(&d->looked_bytes)) * 1000 / ms,
+		.segments_per_s = (segments - d->looked_segments + d->reads) * 1000 / ms,
+	};
+
+	if (segments != d->looked_segments)
+		add_to_load(s, i, bytes.kernel - d->looked_bytes.kernel, segments - d->looked_segments);
+	d->looked_ns = now;
+	d->looked_bytes = bytes;
+	d->looked_segments = segments;
+	d->reads = 0;
+	return f;
+}
+
+static void decide(struct session *s, int i, uint64_t now)
+{
+	struct choose_flow f = look(s, i, now);
+	const struct choose_load *load = load_of(s->table, now);
+
+	s->dirs[i].choice = (uint8_t)choose(&f, load);
+}
+
+/* ---- the session ---- */
+
+static void stay_away(struct session *s)
+{
+	struct sessions *t = s->table;
+
+	if (!list_empty(&s->away))
+		return;
+	list_add_tail(&t->away, &s->away);
+	if (!timer_armed(&t->tick))
+		loop_timer_set(t->o.loop, &t->tick, loop_now(t->o.loop) + TICK_NS); /* no memory: the next one arms it */
+}
+
+static bool is_choosing(const struct session *s, int i)
+{
+	return s->splice[i] == SPLICE_AUTO && !s->dirs[i].done;
+}
+
+/* Does what was chosen. Returns false if the session ended. */
+static bool follow(struct session *s)
+{
+	bool away = false;
+
+	if (!s->joined) {
+		/* The kernel takes a session as a whole. */
+		for (int i = 0; i < 2; i++)
+			if (is_choosing(s, i) && !choose_is_kernel(s->dirs[i].choice))
+				return true;
+		if (session_join(s) == FALLBACK_CHOICE)
+			return true; /* something waits to be written: the next tick tries again */
+		list_del(&s->away);
+		session_run(s, CLIENT);
+		session_run(s, SERVER);
+		session_update(s);
+		return !s->ended;
+	}
+	for (int i = 0; i < 2; i++) {
+		bool want = choose_is_kernel(s->dirs[i].choice);
+
+		if (!is_choosing(s, i))
+			continue;
+		away = away || !want;
+		if (want != (bool)flow_of(s, i)->want_kernel)
+			flow_set(flow_of(s, i), want_kernel, want);
+	}
+	if (away)
+		stay_away(s);
+	else
+		list_del(&s->away);
+	return true;
+}
+
+static void on_tick(struct timer *timer)
+{
+	struct sessions *t = container_of(timer, struct sessions, tick);
+	uint64_t now = loop_now(t->o.loop);
+	struct session *s, *next;
+
+	list_for_each_safe(s, next, &t->away, away) {
+		if (!is_established(s)) {
+			list_del(&s->away);
+			continue;
+		}
+		for (int i = 0; i < 2; i++)
+			if (is_choosing(s, i))
+				decide(s, i, now);
+		follow(s);
+	}
+	if (!list_empty(&t->away))
+		loop_timer_set(t->o.loop, &t->tick, now + TICK_NS);
+}
+
+void session_sampled(struct session *s, int i)
+{
+	if (s->splice[i] != SPLICE_AUTO || !is_established(s))
+		return;
+	decide(s, i, loop_now(s->table->o.loop));
+	follow(s);
+}
+
+void session_begin_choosing(struct session *s)
+{
+	uint64_t now = loop_now(s->table->o.loop);
+
+	for (int i = 0; i < 2; i++) {
+		s->dirs[i].looked_ns = now;
+		s->dirs[i].choice = s->splice[i] == SPLICE_AUTO ? CHOOSE_YOUNG : CHOOSE_FORCED;
+	}
+	if (!s->joined)
+		stay_away(s);
+}
+
+void session_mover_init(struct sessions *t)
+{
+	list_init(&t->away);
+	timer_init(&t->tick, on_tick);
+	t->load = (struct thread_load){ .since_ns = loop_now(t->o.loop), .window = 1 };
+}
