@@ -7,11 +7,11 @@
 # For each kernel: fetch Debian's cloud kernel (downloaded and unpacked, never installed), pack an
 # initramfs with our programs and the libraries that they need, boot it under qemu's software
 # emulation (no KVM, no network), run TESTS inside, read the results from the serial lines: looks at
-# what the kernel has, the tests that need no privileges, the tests of the BPF program, and the whole
-# daemon (kernel-guest.sh). A command that has exited 0 has passed: as one test, or as those that it
-# names in its output, like a cmocka program. A skip inside the guest is a failure, since we decide
-# what is in there. A warning of the kernel is a failure too, whatever the tests say. The last line is
-# "N passed, N failed".
+# what the kernel has, the tests that need no privileges, the tests of the BPF program, and the
+# whole daemon (kernel-guest.sh). A command that has exited 0 has passed: as one test, or as those
+# that it names in its output. A skip inside the guest is a failure, since we decide what is in
+# there. A warning of the kernel is a failure too, whatever the tests say. The last line is "N
+# passed, N failed".
 #
 # The guest has two serial lines, so that kernel messages never cut a result in two: ttyS0 is the
 # kernel's console, ttyS1 carries the output of the tests. Both stay in the cache directory, as
