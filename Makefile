@@ -163,7 +163,7 @@ check-net: all tools ## whole daemon, real peers, private namespaces (root); RIN
 	$(Q)scripts/check-net.sh $(RINGS_NET)
 
 .PHONY: check-kernels
-check-kernels: all tools $(BPF_TESTS) ## the same on Debian's kernels 6.1 and 6.12, emulated
+check-kernels: all tools $(CHECK_TESTS) $(BPF_TESTS) ## check, check-bpf and the daemon on Debian's kernels 6.1 and 6.12, emulated
 	$(Q)scripts/kernels.sh
 
 FUZZ_SECONDS ?= 60

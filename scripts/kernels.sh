@@ -6,9 +6,12 @@
 #
 # For each kernel: fetch Debian's cloud kernel (downloaded and unpacked, never installed), pack an
 # initramfs with our programs and the libraries that they need, boot it under qemu's software
-# emulation (no KVM, no network), run TESTS inside, read the results from the serial lines. A test
-# has passed when its command has exited 0; a skip inside the guest is a failure, since we decide
-# what is in there. A warning of the kernel is a failure too, whatever the tests say.
+# emulation (no KVM, no network), run TESTS inside, read the results from the serial lines: looks at
+# what the kernel has, the tests that need no privileges, the tests of the BPF program, and the
+# whole daemon (kernel-guest.sh). A command that has exited 0 has passed: as one test, or as those
+# that it names in its output. A skip inside the guest is a failure, since we decide what is in
+# there. A warning of the kernel is a failure too, whatever the tests say. The last line is "N
+# passed, N failed".
 #
 # The guest has two serial lines, so that kernel messages never cut a result in two: ttyS0 is the
 # kernel's console, ttyS1 carries the output of the tests. Both stay in the cache directory, as
@@ -19,8 +22,9 @@
 #
 #	SHUNT_KERNEL_CACHE	where kernels, busybox and logs are kept	build/kernels
 #	SHUNT_KERNEL_TIMEOUT	seconds for one kernel, boot included		600
-#	SHUNT_TEST_TIMEOUT	seconds for one test				120
+#	SHUNT_TEST_TIMEOUT	seconds for one command				300
 #	SHUNT_DEBIAN_MIRROR	URI of a Debian mirror		that of this machine's own apt
+#	SHUNT_KERNEL_ONLY	run only what has a name that matches this (grep -E)	all
 #	V=1			show the output of passed tests too
 
 set -euo pipefail
@@ -34,25 +38,30 @@ TESTS=(
 	'bpftool_lists_programs	bpftool prog list'
 	'sockmap_8_byte_value	bpftool map create /sys/fs/bpf/m type sockmap key 4 value 8 entries 1 name m'
 	'netns_has_veth		unshare --net ip link add veth0 type veth peer name veth1'
+	# Without CI it may skip: one of its tests asks halog, which is a part of HAProxy.
+	'test_tcplog		env -u CI build/tests/test_tcplog'
 )
 
-# Every executable that matches is one more test, run by itself, without arguments, and called by
-# its file name. (Add scripts/net/test-*.sh here, what they read to GUEST_FILES, and the programs
+# Every executable that matches is one more command, run by itself, without arguments, and called by
+# its file name, unless TESTS has that name. (What scripts read belongs to GUEST_FILES, the programs
 # that they call to GUEST_BINARIES.)
 TEST_GLOBS=(
+	'build/tests/test_*'
 	'build/tests/bpf_*'
+	'scripts/kernel-guest.sh'
 )
 
 # Files of the project that tests need, at the same place in the guest; patterns may match nothing,
 # names must exist.
 GUEST_FILES=(
-	'build/shun[t]'
+	build/shunt build/exact build/edges
+	scripts/lib.sh
 )
 
 # Programs of this machine that tests call; whatever else they call is busybox. Beware that busybox
 # runs its own imitation of a program even when the real one is there: when a test calls "xargs ip",
 # it needs the real xargs as well. sh, env and timeout are always real.
-GUEST_BINARIES=(bash bpftool ip unshare)
+GUEST_BINARIES=(bash bpftool ip ss unshare nsenter setpriv socat getconf find)
 
 # Kernel modules to load; what they depend on comes along, what is built in is left out.
 GUEST_MODULES=(veth tls)
@@ -61,7 +70,12 @@ GUEST_MODULES=(veth tls)
 declare -A PACKAGE_OF=(
 	[qemu-system-x86_64]=qemu-system-x86
 	[ip]=iproute2
+	[ss]=iproute2
+	[find]=findutils
 	[unshare]=util-linux
+	[nsenter]=util-linux
+	[setpriv]=util-linux
+	[getconf]=libc-bin
 	[ldd]=libc-bin
 	[dpkg-deb]=dpkg
 	[awk]=mawk
@@ -82,7 +96,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 CACHE=${SHUNT_KERNEL_CACHE:-build/kernels}
 TIMEOUT=${SHUNT_KERNEL_TIMEOUT:-600}
-TEST_TIMEOUT=${SHUNT_TEST_TIMEOUT:-120}
+TEST_TIMEOUT=${SHUNT_TEST_TIMEOUT:-300}
 
 TMP=
 QEMU=
@@ -325,7 +339,9 @@ add_project_files() {
 
 	for pattern; do
 		while read -r path; do
-			if [[ -f $path ]]; then
+			if [[ $path == *.[od] ]]; then
+				continue # left by the build beside its programs
+			elif [[ -f $path ]]; then
 				add_file "$path" "/shunt/$path"
 			elif [[ $path == "$pattern" && $pattern != *[*?[]* ]]; then
 				die "there is no $path: run make first"
@@ -337,10 +353,11 @@ add_project_files() {
 # Prints the tests, one per line, "NAME COMMAND". (A glob that matches nothing is worth a note: it
 # may be that nobody has run make.)
 list_tests() {
-	local entry pattern path name command found
+	local entry pattern path name command found names=()
 
 	for entry in "${TESTS[@]}"; do
 		read -r name command <<<"$entry"
+		names+=("$name")
 		say "$name $command"
 	done
 	for pattern in "${TEST_GLOBS[@]}"; do
@@ -349,7 +366,7 @@ list_tests() {
 			if [[ -f $path && -x $path ]]; then
 				found=yes
 				name=$(basename "$path" .sh)
-				say "$name $path"
+				[[ " ${names[*]} " == *" $name "* ]] || say "$name $path"
 			fi
 		done < <(compgen -G "$pattern" | sort)
 		if [[ -z $found ]]; then
@@ -539,7 +556,7 @@ output_of() {
 	awk -v name="$2" '
 		$1 == "KTEST" && $2 == name { exit }
 		inside { print }
-		$1 == "KTEST-BEGIN" && $2 == name { inside = 1 }' "$1" | tail -n 200
+		$1 == "KTEST-BEGIN" && $2 == name { inside = 1 }' "$1"
 }
 
 # seconds_of TESTS_LOG NAME
@@ -547,6 +564,35 @@ seconds_of() {
 	awk -v name="$2" '
 		$1 == "KTEST-BEGIN" && $2 == name { begin = $3 }
 		$1 == "KTEST-DONE" && $2 == name { printf "%.1f", $3 - begin }' "$1"
+}
+
+# judge_command VERSION NAME ok|REASON SECONDS, with its output on stdin: counts the tests that the
+# output names, or else the command itself as one. Those of a script have lines of their own, those
+# of a cmocka program are summed up.
+judge_command() {
+	local reason=$3 output passed failed
+
+	output=$(cat)
+	passed=$(grep -cE '^\[       OK \]|^ok ' <<<"$output" || true)
+	failed=$(sed -n 's/^\[  FAILED  \] \([a-z_0-9]*\)$/\1/p; s/^FAIL \([^ :]*\).*/\1/p' \
+		<<<"$output" | sort -u | wc -l)
+	sed -n "s/^ok /ok    $1 /p; s/^FAIL /FAIL  $1 /p" <<<"$output"
+	if [[ $reason == ok && $failed -gt 0 ]]; then
+		reason="exit status 0 in spite of failed tests"
+	fi
+	if [[ $reason == ok && $passed -eq 0 ]]; then
+		verdict "$1" "$2" ok "$4"
+	elif [[ $reason == ok ]]; then
+		PASSED=$((PASSED + passed))
+		say "ok    $1 $2: $passed tests ($4 s)"
+	else
+		PASSED=$((PASSED + passed))
+		FAILED=$((FAILED + (failed > 1 ? failed - 1 : 0)))	# verdict counts one
+		verdict "$1" "$2" "$reason, $passed passed, $failed failed" "$4"
+	fi
+	if [[ $reason != ok || -n ${V:-} ]]; then
+		tail -n 200 <<<"$output" | indent
+	fi
 }
 
 # judge_tests VERSION TESTS_LOG
@@ -561,10 +607,8 @@ judge_tests() {
 		124 | 137) reason="rc=$result (limit: $TEST_TIMEOUT s)" ;;
 		*) reason="rc=$result" ;;
 		esac
-		verdict "$1" "$name" "$reason" "$(seconds_of "$2" "$name")"
-		if [[ $reason != ok || -n ${V:-} ]]; then
-			output_of "$2" "$name" | indent
-		fi
+		judge_command "$1" "$name" "$reason" "$(seconds_of "$2" "$name")" \
+			< <(output_of "$2" "$name")
 	done <"$TMP/tests"
 }
 
@@ -654,7 +698,8 @@ main() {
 
 	need qemu-system-x86_64 apt-get dpkg-deb ldd awk
 	fetch "$@"
-	list_tests >"$TMP/tests"
+	list_tests | grep -E "^[^ ]*(${SHUNT_KERNEL_ONLY:-})" >"$TMP/tests" ||
+		die "nothing has a name that matches $SHUNT_KERNEL_ONLY"
 	make_root
 	for version; do
 		check_kernel "$version"

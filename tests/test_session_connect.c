@@ -591,8 +591,8 @@ static void place_of_a_failed_attempt_goes_to_the_next_in_the_queue(void **state
 	r.proxy->timeout.connect = 30;
 	r.proxy->timeout.queue = 10000;
 	rig_start(&r);
+	/* Accepted in one go: a slow machine must not be late for the only attempt's 30 ms. */
 	rig_client(&r, &r.client);
-	WAIT_FOR(&r, sessions_count(r.sessions) == 1);
 	rig_client(&r, &late);
 	r.extra[0] = &late;
 	WAIT_FOR(&r, r.be->stats.queued == 1); /* a retry keeps its place */
@@ -729,13 +729,13 @@ static void timeout_counts_from_the_last_byte(void **state)
 
 	(void)state;
 	rig_init(&r, 1);
-	r.proxy->timeout.client = 300;
+	r.proxy->timeout.client = 600;
 	rig_start(&r);
 	rig_meet(&r, 0);
 	r.client.to_send = r.server.to_send = 10;
 	l = rig_log(&r);
 	assert_string_equal(l.state, "cD");
-	assert_true(l.total_ms >= 300 && l.total_ms < 550); /* not from the next look at the counters */
+	assert_true(l.total_ms >= 600 && l.total_ms < 1100); /* not from the next look at the counters */
 	rig_done(&r);
 }
 
