@@ -347,6 +347,21 @@ void splice_dispatch(struct splice *sp, void (*fn)(void *arg, const struct flow_
 	ring_buffer__consume(sp->ring);
 }
 
+int splice_clear_counters(struct splice *sp)
+{
+	int cpus = libbpf_num_possible_cpus(), r = 0;
+	__cleanup_free uint64_t *zeros = NULL;
+
+	if (cpus < 1)
+		return cpus;
+	zeros = calloc((size_t)cpus, sizeof(*zeros));
+	if (!zeros)
+		return -ENOMEM;
+	for (uint32_t key = 0; r == 0 && key < FLOW_EXIT_MAX; key++)
+		r = bpf_map_update_elem(sp->counters_fd, &key, zeros, BPF_ANY);
+	return r;
+}
+
 void splice_counters(const struct splice *sp, uint64_t ret[FLOW_EXIT_MAX])
 {
 	int cpus = libbpf_num_possible_cpus();
