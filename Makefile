@@ -160,7 +160,11 @@ check-bpf: $(BPF_TESTS) ## tests of the program in the running kernel (root)
 RINGS_NET ?=
 .PHONY: check-net
 check-net: all tools ## whole daemon, real peers, private namespaces (root); RINGS_NET="edges limits" for some of it
-	$(Q)scripts/check-net.sh $(RINGS_NET)
+	$(Q)SHUNT_BUILD=$(abspath $(BUILD)) scripts/check-net.sh $(RINGS_NET)
+
+.PHONY: check-memcheck
+check-memcheck: all tools ## whole daemon under valgrind (root)
+	$(Q)SHUNT_BUILD=$(abspath $(BUILD)) scripts/net/memcheck.sh --quick
 
 .PHONY: check-kernels
 check-kernels: all tools $(BPF_TESTS) ## the same on Debian's kernels 6.1 and 6.12, emulated

@@ -384,5 +384,6 @@ int main(int argc, char **argv)
 	else if (r == 0)
 		r = run(c, &a);
 	config_free(c);
+	log_setup(LOG_ALERT, false); /* closes its descriptor */
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
