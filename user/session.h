@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * session.h - the life of a session, from the accepted client to the log line. See session.c for the states and invariants.
+ * session.h - the life of a session, from the accepted client to the log line. See session.c for
+ * the states and invariants.
  */
 #ifndef SHUNT_SESSION_H
 #define SHUNT_SESSION_H
@@ -16,12 +17,12 @@ struct sessions;
 struct session;
 
 struct sessions_options {
-	struct loop *loop;	      /* all borrowed */
-	struct splice *splice;	      /* NULL: userspace moves every byte */
+	struct loop *loop;     /* all borrowed */
+	struct splice *splice; /* NULL: userspace moves every byte */
 	struct ledger *ledger;
 	struct process_stats *stats;
-	struct sock_tuning tuning;    /* its limit is the splice limit too */
-	void (*ended)(void *arg);     /* a session is gone, its slot and descriptors are free again */
+	struct sock_tuning tuning; /* its limit is the splice limit too */
+	void (*ended)(void *arg);  /* a session is gone, its slot and descriptors are free again */
 	void *arg;
 };
 
@@ -32,8 +33,9 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o);
 struct sessions *sessions_free(struct sessions *t);
 
 /*
- * Begins a session for a client that fe accepted; owns fd from here on, whatever happens: what cannot be served is reset, and
- * logged if it got a slot. Returns 0; -ENOSPC when all slots are taken; -ENOMEM.
+ * Begins a session for a client that fe accepted; owns fd from here on, whatever happens: what
+ * cannot be served is reset, and logged if it got a slot. Returns 0; -ENOSPC when all slots are
+ * taken; -ENOMEM.
  */
 int session_start(struct sessions *t, struct frontend *fe, int fd, const struct addr *client);
 
@@ -49,16 +51,17 @@ uint32_t sessions_count(const struct sessions *t);
 struct session_view {
 	const struct ledger_record *record;
 	const struct frontend *frontend;
-	const struct server *server;	 /* NULL = none chosen (yet) */
-	bool splicing;			 /* the two sockets are in the map */
-	enum flow_mode mover[2];	 /* of each direction: 0 = client to server */
+	const struct server *server; /* NULL = none chosen (yet) */
+	bool splicing;		     /* the two sockets are in the map */
+	enum flow_mode mover[2];     /* of each direction: 0 = client to server */
 	struct byte_count bytes[2];
 	uint32_t pauses[2], resumes[2];
-	uint32_t held[2];		 /* bytes in a relay buffer */
+	uint32_t held[2]; /* bytes in a relay buffer */
 	uint64_t peak[2];
 };
 
 /* Calls fn for every session, in the order of their slots. */
-void sessions_each(struct sessions *t, void (*fn)(void *arg, const struct session_view *v), void *arg);
+void sessions_each(struct sessions *t, void (*fn)(void *arg, const struct session_view *v),
+		   void *arg);
 
 #endif

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* session_connect.c - see session_state.h. */
+#include "session_state.h"
+
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define TURN_AROUND_MS 1000u /* before the same server is tried again, as in HAProxy */
+
+static bool splices(const struct session *s, int direction)
+{
+	const struct config_proxy *fe = s->frontend->conf, *be = s->backend->conf;
+	enum splice_mode a = direction == 0 ? fe->splice_request : fe->splice_response;
+	enum splice_mode b = direction == 0 ? be->splice_request : be->splice_response;
+
+	return a == SPLICE_ON || b == SPLICE_ON || (a != SPLICE_OFF && b != SPLICE_OFF);
+}
+
+/* Userspace goes on where this says no, with the same bytes in the same order. */
+static enum splice_fallback try_join(struct session *s)
+{
+	struct sessions *t = s->table;
+	struct splice_end ends[2];
+	int r;
+
+	if (!splices(s, 0) && !splices(s, 1))
+		return FALLBACK_OFF;
+	if (!t->o.splice)
+		return FALLBACK_UNAVAILABLE;
+	if (s->dirs[CLIENT].eof || s->dirs[SERVER].eof)
+		return FALLBACK_HALF_CLOSED;
+	for (int i = 0; i < 2; i++)
+		ends[i] = (struct splice_end){
+			.fd = s->ends[i].poll.fd,
+			/* All that was ever written to this end; the SYN of our own connect counts
+			   as one. */
+			.extra = s->record->relayed[!i] + (i == SERVER ? 1 : 0),
+			.want_kernel = splices(s, i),
+		};
+	r = splice_join(t->o.splice, s->number, ends, t->o.tuning.limit);
+	for (int i = 0; i < 2; i++)
+		s->record->cookie[i] = ends[i].cookie;
+	if (r < 0)
+		return fallback_of(r);
+	s->joined = true;
+	set_state(s, LEDGER_SPLICED);
+	return FALLBACK_NONE;
+}
+
+void session_connected(struct session *s)
+{
+	struct sessions *t = s->table;
+	enum splice_fallback fallback;
+	uint64_t now = loop_now(t->o.loop);
+
+	loop_timer_clear(t->o.loop, &s->timer);
+	s->record->connected_ns = s->active_ns = now;
+	set_state(s, LEDGER_RELAY);
+	fallback = try_join(s);
+	s->record->fallback = fallback;
+	if (fallback == FALLBACK_NONE) {
+		t->o.stats->joined++;
+	} else {
+		t->o.stats->fallback[fallback]++;
+		/* A FIN may be known already, but it is not read yet: recv() will say it in its
+		 * turn. */
+		s->dirs[CLIENT].eof = s->dirs[SERVER].eof = false;
+		s->record->eof[CLIENT] = s->record->eof[SERVER] = 0;
+	}
+	session_arm_idle(s);
+	session_run(s, CLIENT);
+	session_run(s, SERVER);
+	session_update(s);
+}
+
+void session_leave_server(struct session *s)
+{
+	struct server *server = s->server;
+
+	if (!server)
+		return;
+	s->server = NULL;
+	pool_leave(server);
+}
+
+static void close_server(struct session *s)
+{
+	struct end *e = &s->ends[SERVER];
+
+	if (e->poll.fd < 0)
+		return;
+	loop_unwatch(s->table->o.loop, &e->poll);
+	close(e->poll.fd);
+	e->poll.fd = s->record->fd[SERVER] = -1;
+}
+
+/* `option redispatch N`: does this retry (the nth, from 1) go to another server? */
+static bool is_redispatch(const struct config_proxy *conf, int nth)
+{
+	int interval = conf->redispatch_interval;
+
+	if (!conf->redispatch)
+		return false;
+	return interval > 0 ? nth % interval == 0 : nth == (int)conf->retries + 1 + interval;
+}
+
+/* An attempt failed: another server, the same one a little later, or the end. error is positive. */
+void session_connect_failed(struct session *s, int error)
+{
+	const struct config_proxy *conf = s->backend->conf;
+	struct loop *loop = s->table->o.loop;
+	struct server *server = s->server;
+	bool timeout = error == ETIMEDOUT;
+
+	loop_timer_clear(loop, &s->timer);
+	close_server(s);
+	s->table->o.stats->connections_failed++;
+	stat_add(server->stats.connect_errors, 1);
+	stat_add(s->backend->stats.connect_errors, 1);
+	log_debug("session %lu: server %s/%s: connect: %s", (unsigned long)s->record->serial,
+		  conf->name, server->conf->name, strerror(error));
+	if (s->record->retries >= conf->retries) {
+		session_end(s, timeout ? END_CONNECT_TIMEOUT : END_CONNECT_FAILED);
+		return;
+	}
+	s->why = timeout ? END_CONNECT_TIMEOUT : END_CONNECT_FAILED;
+	s->record->retries++;
+	if (!is_redispatch(conf, s->record->retries)) {
+		/* Keep the place, and come back to the same server. */
+		stat_add(server->stats.retries, 1);
+		stat_add(s->backend->stats.retries, 1);
+		session_arm_timer(s, loop_now(loop) + MIN(TURN_AROUND_MS,
+							  conf->timeout.connect ?: TURN_AROUND_MS) *
+							      NS_PER_MS);
+		return;
+	}
+	if (pool_tried_add(&s->tried, s->backend, server->conf->id - 1) < 0) {
+		session_end(s, END_NO_RESOURCE);
+		return;
+	}
+	session_leave_server(s);
+	session_choose(s, server);
+}
+
+void session_connect(struct session *s)
+{
+	struct sessions *t = s->table;
+	const struct addr *to = &s->server->conf->addr;
+	struct end *e = &s->ends[SERVER];
+	uint32_t timeout = s->backend->conf->timeout.connect;
+	int fd, r;
+
+	set_state(s, LEDGER_CONNECTING);
+	s->record->server = (uint16_t)s->server->conf->id;
+	ledger_addr_set(&s->record->server_addr, to);
+	fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0) {
+		session_end(s, END_NO_RESOURCE);
+		return;
+	}
+	e->poll.fd = s->record->fd[SERVER] = fd;
+	r = sock_tune(fd, &t->o.tuning);
+	if (r == 0 && connect(fd, &to->sa, addr_len(to)) < 0 && errno != EINPROGRESS)
+		r = -errno;
+	if (r < 0) {
+		session_connect_failed(s, -r);
+		return;
+	}
+	if (loop_watch(t->o.loop, &e->poll, EPOLLOUT | EPOLLRDHUP) < 0) {
+		session_end(s, END_NO_RESOURCE);
+		return;
+	}
+	if (timeout)
+		session_arm_timer(s, loop_now(t->o.loop) + timeout * NS_PER_MS);
+}
+
+/* Gets a server, or a place in the queue, or the end. failed is the server that has just refused,
+ * NULL at first. */
+void session_choose(struct session *s, struct server *failed)
+{
+	struct loop *loop = s->table->o.loop;
+	const struct config_timeouts *timeout = &s->backend->conf->timeout;
+	uint32_t ms = timeout->queue ?: timeout->connect;
+	bool queued = !list_empty(&s->wait.entry);
+	int r = pool_pick(s->backend, &s->tried, queued, loop_now(loop) / NS_PER_SEC, &s->server);
+
+	/* Who has to wait anyway may as well go back to a server that refused before, but not at
+	 * once. */
+	if (r == -EAGAIN && s->tried.bits) {
+		pool_tried_done(&s->tried);
+		if (loop_timer_set(loop, &s->retry, loop_now(loop) + TURN_AROUND_MS * NS_PER_MS) <
+		    0) {
+			session_end(s, END_NO_RESOURCE);
+			return;
+		}
+	}
+	if (r == 0) {
+		if (queued) {
+			pool_unwait(s->backend, &s->wait);
+			loop_timer_clear(loop, &s->timer);
+			s->placed_ns = loop_now(loop);
+			pool_wake(s->backend); /* there may be another place */
+		}
+		if (failed) {
+			s->was_redispatched = true;
+			stat_add(failed->stats.redispatches, 1);
+			stat_add(s->backend->stats.redispatches, 1);
+		}
+		session_connect(s);
+	} else if (r == -EAGAIN) {
+		if (queued)
+			return; /* it keeps its place in the line, and its timer */
+		set_state(s, LEDGER_QUEUED);
+		s->queue_before = s->backend->stats.queued;
+		pool_wait(s->backend, &s->wait);
+		if (ms)
+			session_arm_timer(s, loop_now(loop) + ms * NS_PER_MS);
+	} else {
+		if (failed)
+			s->record->retries--; /* nobody was left to try */
+		session_end(s, s->why);
+	}
+}
+
+static void on_placed(struct later *l)
+{
+	struct session *s = container_of(l, struct session, placed);
+
+	if (!s->ended && s->record->state == LEDGER_QUEUED)
+		session_choose(s, NULL);
+}
+
+/* Somebody has just left: after this turn, or a whole queue whose connects fail at once would end
+ * in one another. */
+static void on_place(struct pool_wait *w)
+{
+	struct session *s = container_of(w, struct session, wait);
+
+	loop_later(s->table->o.loop, &s->placed);
+}
+
+void session_connect_init(struct session *s)
+{
+	later_init(&s->placed, on_placed);
+	list_init(&s->wait.entry);
+	s->wait.fn = on_place;
+}
+
+void session_unqueue(struct session *s)
+{
+	if (list_empty(&s->wait.entry))
+		return;
+	pool_unwait(s->backend, &s->wait);
+	pool_wake(s->backend); /* if it was called already, the next one is */
+}

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* session_move.c - see session_state.h. The invariants of moving bytes stand at the top of
+ * session.c. */
+#include "session_state.h"
+
+#include <sys/socket.h>
+
+#define CHUNK_SIZE (256 * 1024) /* bytes of one read */
+#define BUDGET                                                                                     \
+	(1024 * 1024) /* bytes that one direction may move before the others have their turn */
+#define SLOW_NS                                                                                    \
+	(2 * NS_PER_MS) /* half the queue takes this long: slow enough for a small buffer on the   \
+			   source, */
+#define SLOW_TIMES 3	/* if it does so as often as this in a row */
+#define TOKENS 100	/* looks at a window that might be closed */
+#define MISSING_NS                                                                                 \
+	(1000 * NS_PER_MS) /* before missing bytes are given up, and the session is reset */
+
+/* The peer's stream gets its FIN, behind everything. */
+static void finish(struct session *s, int i)
+{
+	s->dirs[i].done = true;
+	s->record->done[i] = 1;
+	/* ENOTCONN: the peer was reset meanwhile; its own event tells. */
+	shutdown(s->ends[!i].poll.fd, SHUT_WR);
+	s->active_ns = loop_now(s->table->o.loop);
+	session_arm_idle(s); /* client-fin and server-fin count from here */
+}
+
+/*
+ * True if every byte that the kernel redirected in direction i, and every byte that userspace
+ * wrote, is in the peer's TCP. Only exact while nothing is redirected meanwhile: after EOF, or
+ * while passed != moved.
+ */
+static bool is_proven(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	const struct flow *f = flow_of(s, i);
+	uint64_t redirected = flow_get(f, redirected), written;
+
+	if (redirected == d->proven)
+		return true;
+	if (sock_written(s->ends[!i].poll.fd, &written) < 0)
+		return false;
+	if (written < f->extra + redirected + f->moved)
+		return false;
+	d->proven = redirected;
+	return true;
+}
+
+/* What relay_run() said, seen from the session. Returns false if the session changed its state or
+ * ended. */
+static bool take_outcome(struct session *s, int i, const struct relay_outcome *out)
+{
+	struct direction *d = &s->dirs[i];
+
+	if (out->moved)
+		s->retry_ns = 0;
+	if (out->status == RELAY_BLOCKED && !d->blocked)
+		d->blocked_ns = loop_now(s->table->o.loop);
+	d->blocked = out->status == RELAY_BLOCKED;
+	switch (out->status) {
+	case RELAY_IDLE:
+	case RELAY_BLOCKED:
+	case RELAY_MORE:
+	case RELAY_EOF:
+		return true;
+	case RELAY_SOURCE_ERROR:
+		if (s->record->state == LEDGER_FLUSH)
+			return true; /* that is known already */
+		session_break(s, i, i == CLIENT ? END_CLIENT_RESET : END_SERVER_RESET);
+		return false;
+	case RELAY_SINK_ERROR:
+		relay_done(&d->relay);
+		session_break(s, !i, i == CLIENT ? END_SERVER_RESET : END_CLIENT_RESET);
+		return false;
+	case RELAY_NO_MEMORY:
+		session_end(s, END_NO_RESOURCE);
+		return false;
+	}
+	return false;
+}
+
+/* Moves the bytes of a direction that is not joined. */
+static struct relay_outcome move_relayed(struct session *s, int i)
+{
+	struct relay_outcome out =
+		relay_run(&s->dirs[i].relay, s->ends[i].poll.fd, s->ends[!i].poll.fd,
+			  s->table->scratch, CHUNK_SIZE, BUDGET);
+
+	s->record->relayed[i] += out.moved;
+	return out;
+}
+
+static void run_relay(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	struct relay_outcome out = move_relayed(s, i);
+	uint64_t received;
+
+	if (!take_outcome(s, i, &out))
+		return;
+	if (out.status != RELAY_EOF)
+		return;
+	/* On a socket that got into the map, though its peer did not, recv() == 0 proves nothing by
+	 * itself. */
+	if (s->record->cookie[i] && (sock_received(s->ends[i].poll.fd, &received) < 0 ||
+				     received != s->record->relayed[i] + 1)) {
+		session_end(s, END_BROKEN);
+		return;
+	}
+	d->eof = true;
+	s->record->eof[i] = 1;
+	finish(s, i);
+}
+
+/*
+ * Takes n of the bytes that were written already but are still unread. What cannot be read at this
+ * moment stays a token. Returns false if the session ended.
+ */
+static bool take_tokens(struct session *s, int i, uint32_t n)
+{
+	uint64_t left = n;
+	int r = relay_take(s->ends[i].poll.fd, s->table->scratch, SCRATCH_SIZE, &left);
+
+	s->dirs[i].tokens -= n - (uint32_t)left;
+	if (r == 0 || r == -EAGAIN)
+		return true;
+	session_end(s, END_BROKEN);
+	return false;
+}
+
+/*
+ * A redirecting socket has no reader, and so nobody who would open a closed window, if an
+ * acknowledgment was sent while the socket's backlog counted against its buffer. So a direction
+ * that came home keeps some bytes, written already, unread: reading one makes TCP look at the
+ * window again. One is spent whenever nothing has come since the last look.
+ */
+static void open_window(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	uint64_t redirected = flow_get(flow_of(s, i), redirected);
+
+	if (redirected == d->seen) {
+		if (!take_tokens(s, i, 1))
+			return;
+		d->opened = true;
+	} else if (d->opened) {
+		s->retry_ns = 0; /* that was it: it may happen again soon */
+		d->opened = false;
+	}
+	d->seen = redirected;
+	if (d->tokens)
+		session_arm_retry(s);
+}
+
+/*
+ * Passed bytes that cannot be read yet wait for the kernel's worker (the receive buffer was full).
+ * EPOLLIN is told for them all the same: who listened to it would turn without pause, and keep the
+ * worker from its CPU. Returns false if the session ended.
+ */
+static bool await_worker(struct session *s, int i, const struct relay_outcome *out)
+{
+	if (s->ended)
+		return false;
+	if (out->status == RELAY_IDLE && !out->moved) {
+		s->dirs[i].proving = true;
+		session_arm_retry(s);
+	}
+	return !s->ended;
+}
+
+/* Moves the passed bytes of a joined direction. Returns false if the session changed its state or
+ * ended. */
+static bool move_passed(struct session *s, int i)
+{
+	struct sessions *t = s->table;
+	struct direction *d = &s->dirs[i];
+	struct flow *f = flow_of(s, i);
+	int source = s->ends[i].poll.fd, sink = s->ends[!i].poll.fd;
+	struct relay_outcome out;
+	uint64_t left;
+	uint32_t kept;
+
+	/* While passed != moved the direction is ours: the program cannot take it back. */
+	d->proving = false;
+	left = flow_get(f, passed) - f->moved;
+	if (!left) {
+		if (d->tokens)
+			open_window(s, i);
+		return !s->ended;
+	}
+	if (!take_tokens(s, i, d->tokens))
+		return false;
+	if (d->tokens) {
+		session_arm_retry(s);
+		return !s->ended;
+	}
+	if (d->slow >= SLOW_TIMES && !d->tight)
+		d->tight = sock_tighten(source, (uint32_t)(f->limit / 8));
+	if (!is_proven(s, i)) {
+		d->proving = true;
+		session_arm_retry(s);
+		return !s->ended;
+	}
+	if (!f->want_kernel) {
+		out = relay_run(&d->relay, source, sink, t->scratch, CHUNK_SIZE, BUDGET);
+		flow_set(f, moved, f->moved + out.moved);
+		return take_outcome(s, i, &out) && await_worker(s, i, &out);
+	}
+	/*
+	 * The way home: write first, then publish, and only then take, which opens the window. So
+	 * the next segment finds the direction free, and the kernel has it again. A few bytes are
+	 * left for later: see open_window().
+	 */
+	out = relay_offer(source, sink, t->scratch, MIN(left, SCRATCH_SIZE));
+	flow_set(f, moved, f->moved + out.moved);
+	d->tokens = (uint32_t)out.moved;
+	kept = out.moved == left && !d->eof ? (uint32_t)MIN(left / 2, TOKENS) : 0;
+	if (!take_tokens(s, i, d->tokens - kept))
+		return false;
+	if (d->tokens)
+		session_arm_retry(s);
+	return take_outcome(s, i, &out) && await_worker(s, i, &out);
+}
+
+/* Bytes that TCP has received, FIN included, but the program has not seen: it should have, before
+ * anybody could ask. */
+static bool is_overdue(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	uint64_t now = loop_now(s->table->o.loop);
+
+	if (!d->missing_ns)
+		d->missing_ns = now;
+	return now - d->missing_ns > MISSING_NS;
+}
+
+static void run_joined(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	struct flow *f = flow_of(s, i);
+	uint64_t received, handed, seen;
+
+	if (!move_passed(s, i) || !d->eof)
+		return;
+
+	/* The source has ended. Under its lock (sock_received takes it) the program has seen every
+	 * segment. */
+	if (!take_tokens(s, i, d->tokens))
+		return;
+	if (d->tokens) {
+		session_arm_retry(s);
+		return;
+	}
+	if (!d->total) {
+		if (sock_received(s->ends[i].poll.fd, &received) < 0 || !received) {
+			session_break(s, i, i == CLIENT ? END_CLIENT_RESET : END_SERVER_RESET);
+			return;
+		}
+		d->total = received - 1; /* the FIN */
+	}
+	handed = s->record->relayed[i] + flow_get(f, redirected) + f->moved;
+	seen = handed - f->moved + flow_get(f, passed);
+	if (seen > d->total || (seen < d->total && is_overdue(s, i)))
+		session_end(s, END_BROKEN);
+	else if (seen == d->total && handed == d->total && is_proven(s, i))
+		finish(s, i);
+	else if (!d->blocked)
+		session_arm_retry(s);
+}
+
+void session_run(struct session *s, int i)
+{
+	if (s->ended || s->dirs[i].done || !is_established(s))
+		return;
+	if (s->joined)
+		run_joined(s, i);
+	else
+		run_relay(s, i);
+}
+
+/*
+ * EPOLLOUT comes when half of the queue has left. What the sender can push into a paused direction
+ * is the source's buffer, and that has to fit into the other half. So whoever is slow, again and
+ * again, has it made small; whoever is not, has it tuned by the kernel again.
+ */
+static void note_speed(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	uint64_t took = loop_now(s->table->o.loop) - d->blocked_ns;
+
+	if (!d->blocked)
+		return;
+	if (took >= SLOW_NS) {
+		d->slow = MIN(d->slow + 1, SLOW_TIMES);
+	} else {
+		d->slow = 0;
+		if (d->tight)
+			sock_loosen(s->ends[i].poll.fd);
+		d->tight = false;
+	}
+}
+
+void session_unblock(struct session *s, int i)
+{
+	note_speed(s, i);
+	s->dirs[i].blocked = false;
+	session_run(s, i);
+}
+
+bool session_run_broken(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	struct relay_outcome out;
+
+	if (d->done)
+		return true;
+	if (s->joined) {
+		if (!move_passed(s, i))
+			return false;
+		return flow_get(flow_of(s, i), passed) == flow_of(s, i)->moved && is_proven(s, i);
+	}
+	out = move_relayed(s, i);
+	if (out.status == RELAY_SINK_ERROR || out.status == RELAY_NO_MEMORY)
+		session_end(s, s->why);
+	return !s->ended && out.status != RELAY_BLOCKED && out.status != RELAY_MORE;
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * session_state.h - what the files of the session share, and nobody else sees: its state, and who
+ *calls what.
+ *
+ *	session.c	  the table of sessions, events and timers, what is watched, inactivity
+ *	session_connect.c a server, a place in its queue, the connect, the join
+ *	session_move.c	  bytes, their proof, and the end of each stream
+ *	session_end.c	  the flush after a reset, the one way out, the log line, the counters
+ */
+#ifndef SHUNT_SESSION_STATE_H
+#define SHUNT_SESSION_STATE_H
+
+#include "relay.h"
+#include "session.h"
+
+#define SCRATCH_SIZE (1024 * 1024) /* of a thread; an offer must fit */
+
+enum { CLIENT = 0, SERVER = 1 };
+
+enum session_end {
+	END_CLEAN, /* both streams complete */
+	END_CLIENT_RESET,
+	END_SERVER_RESET,
+	END_CLIENT_TIMEOUT,
+	END_SERVER_TIMEOUT,
+	END_CONNECT_FAILED, /* the last attempt was refused or unreachable */
+	END_CONNECT_TIMEOUT,
+	END_NO_SERVER, /* none is up */
+	END_QUEUE_TIMEOUT,
+	END_NO_RESOURCE, /* descriptors, ports, memory */
+	END_KILLED,
+	END_BROKEN, /* the kernel's counters contradict each other: bytes are missing or too many */
+};
+
+struct end {
+	struct poll poll; /* its fd is the end's */
+	struct session *session;
+};
+
+struct direction {
+	struct relay relay;
+	uint64_t proven;     /* redirected bytes that are known to have left the kernel's queue */
+	uint64_t total;	     /* all bytes of the stream; valid after eof */
+	bool blocked;	     /* the peer takes no more now: wait for its EPOLLOUT */
+	uint8_t slow;	     /* how often in a row the peer needed long for half its queue; */
+	bool tight;	     /* so the source's buffer was made small */
+	uint32_t tokens;     /* bytes that were written but are still unread: see open_window() */
+	bool opened;	     /* the last look spent one */
+	uint64_t seen;	     /* redirected bytes as of the last look */
+	uint64_t blocked_ns; /* since when it is blocked */
+	uint64_t missing_ns; /* since when bytes are missing: see is_overdue() */
+	bool proving; /* waiting for the kernel's worker: to drain its queue towards the peer, or to
+			 bring what was passed */
+	bool eof;     /* the source sent FIN */
+	bool done;    /* the peer was sent FIN, or is never to get another byte */
+};
+
+struct session {
+	struct sessions *table;
+	struct ledger_record *record;
+	struct frontend *frontend;
+	struct backend *backend;
+	struct server *server; /* whose place we hold; NULL = none */
+	uint32_t number;       /* slot */
+	bool joined, ended;
+	uint8_t broken;	      /* FLUSH: the end that is gone */
+	enum session_end why; /* FLUSH: how it will end */
+	uint32_t retry_ns;    /* next pause of the retry timer */
+	struct end ends[2];
+	struct direction dirs[2];
+	struct timer timer;   /* connect, queue, turn-around; then inactivity */
+	struct timer retry;   /* look again at what no event tells */
+	struct later release; /* when it has ended */
+	struct later placed;  /* when it has got out of the queue */
+	struct pool_wait wait;
+	struct pool_tried tried;
+	uint64_t acked[2];  /* as of the last look of the inactivity timer */
+	uint64_t active_ns; /* when something was last seen to happen */
+	uint64_t flush_began_ns, flush_moved_ns, flush_seen;
+	uint64_t placed_ns;    /* when it got out of the queue, or was accepted */
+	uint32_t queue_before; /* sessions before it then */
+	bool was_redispatched;
+};
+
+struct sessions {
+	struct sessions_options o;
+	struct session *table; /* by slot; memory is touched only where a session was */
+	size_t table_size;
+	uint32_t count;
+	char scratch[SCRATCH_SIZE];
+};
+
+/* ---- session.c ---- */
+
+/* Brings everything in line with the directions' state: what is watched, and whether the session is
+ * over. */
+void session_update(struct session *s);
+
+/* Look again a little later; each time in a row twice as late. s->retry_ns = 0 begins anew. */
+void session_arm_retry(struct session *s);
+
+/* The session's own timer: connect, queue, turn-around. */
+void session_arm_timer(struct session *s, uint64_t at_ns);
+
+/* The same timer, for inactivity since s->active_ns. */
+void session_arm_idle(struct session *s);
+
+/* ---- session_connect.c ---- */
+
+void session_connect_init(struct session *s);
+
+/* Gets a server, or a place in the queue, or the end. failed is the server that has just refused,
+ * NULL at first. */
+void session_choose(struct session *s, struct server *failed);
+
+/* Connects to s->server. */
+void session_connect(struct session *s);
+
+/* The connect has succeeded: join, and let the bytes flow. */
+void session_connected(struct session *s);
+
+/* An attempt failed: another server, the same one a little later, or the end. error is positive. */
+void session_connect_failed(struct session *s, int error);
+
+/* Leaves the queue, if it is in it. */
+void session_unqueue(struct session *s);
+
+/* Gives the place at the server back, if it has one. */
+void session_leave_server(struct session *s);
+
+/* ---- session_move.c ---- */
+
+/* Moves what can be moved in direction i, and passes its end on. */
+void session_run(struct session *s, int i);
+
+/* After a reset of end i: true if everything that it had sent is in the other end's TCP. May end
+ * the session. */
+bool session_run_broken(struct session *s, int i);
+
+/* The peer of direction i takes bytes again. */
+void session_unblock(struct session *s, int i);
+
+/* ---- session_end.c ---- */
+
+void session_end_init(struct session *s);
+
+/* The one way out. */
+void session_end(struct session *s, enum session_end why);
+
+/* One end is gone: delivers what it had sent, then resets the other. */
+void session_break(struct session *s, int end, enum session_end why);
+
+/* The flush again, after a pause. */
+void session_flush(struct session *s);
+
+/* ---- small helpers ---- */
+
+static inline struct flow *flow_of(const struct session *s, int direction)
+{
+	return splice_flow(s->table->o.splice, s->number * 2 + (uint32_t)direction);
+}
+
+static inline void set_state(struct session *s, enum ledger_state state)
+{
+	s->record->state = state;
+}
+
+static inline bool is_established(const struct session *s)
+{
+	return s->record->state == LEDGER_RELAY || s->record->state == LEDGER_SPLICED;
+}
+
+/* By who moved them: direction 0 is from the client to the server. */
+struct byte_count session_bytes(const struct session *s, int direction);
+
+#endif
