@@ -104,6 +104,7 @@ USES_listener := listener loop sock addr
 USES_session := session session_% loop sock relay pool balance stats ledger log addr tcplog listener
 USES_session_connect := $(USES_session)
 USES_session_splice := $(USES_session)
+USES_session_faults := $(USES_session)
 USES_admin := admin admin_% config config_% loop sock pool balance stats ledger log addr
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
 HELPS_loop := netpair run_loop
@@ -112,12 +113,16 @@ HELPS_listener := netpair run_loop
 HELPS_session := fake_splice rig conf netpair run_loop
 HELPS_session_connect := $(HELPS_session)
 HELPS_session_splice := $(HELPS_session)
+HELPS_session_faults := $(HELPS_session)
 HELPS_pool := conf
 
 $(BUILD)/tests/%.o: tests/%.c Makefile
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
+
+$(BUILD)/tests/test_session_faults: ALL_LDFLAGS += \
+	$(foreach f,malloc calloc reallocarray socket epoll_ctl loop_run,-Wl,--wrap=$(f))
 
 .SECONDEXPANSION:
 $(CHECK_TESTS): $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o \
