@@ -106,6 +106,7 @@ USES_session_connect := $(USES_session)
 USES_session_splice := $(USES_session)
 USES_session_faults := $(USES_session)
 USES_admin := admin admin_% config config_% loop sock pool balance stats ledger log addr
+USES_start_faults := lb admin admin_% config config_% $(USES_session)
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
 HELPS_loop := netpair run_loop
 HELPS_relay := netpair
@@ -114,6 +115,7 @@ HELPS_session := fake_splice rig conf netpair run_loop
 HELPS_session_connect := $(HELPS_session)
 HELPS_session_splice := $(HELPS_session)
 HELPS_session_faults := $(HELPS_session)
+HELPS_start_faults := fake_splice netpair
 HELPS_pool := conf
 
 $(BUILD)/tests/%.o: tests/%.c Makefile
@@ -121,8 +123,9 @@ $(BUILD)/tests/%.o: tests/%.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
 
-$(BUILD)/tests/test_session_faults: ALL_LDFLAGS += \
-	$(foreach f,malloc calloc reallocarray socket epoll_ctl loop_run,-Wl,--wrap=$(f))
+wrapped = $(foreach f,$(1),-Wl,--wrap=$(f))
+$(BUILD)/tests/test_session_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc reallocarray socket epoll_ctl loop_run)
+$(BUILD)/tests/test_start_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc realloc reallocarray)
 
 .SECONDEXPANSION:
 $(CHECK_TESTS): $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o \

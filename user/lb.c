@@ -255,14 +255,14 @@ static int open_listeners(struct lb *lb)
 {
 	const struct sock_tuning tuning = { .limit = lb->config->global.splice_limit };
 	struct frontend *f;
+	size_t nr = 0;
 	int failed = 0;
 
 	list_for_each(f, &lb->pool->frontends, entry)
-		lb->nr_listeners += f->conf->nr_binds;
-	lb->listeners = calloc(lb->nr_listeners + 1, sizeof(*lb->listeners));
+		nr += f->conf->nr_binds;
+	lb->listeners = calloc(nr + 1, sizeof(*lb->listeners));
 	if (!lb->listeners)
 		return -ENOMEM;
-	lb->nr_listeners = 0;
 	list_for_each(f, &lb->pool->frontends, entry) {
 		struct config_bind *b;
 
