@@ -104,7 +104,9 @@ USES_listener := listener loop sock addr
 USES_session := session session_% choose loop sock relay pool balance stats ledger log addr tcplog listener
 USES_session_connect := $(USES_session)
 USES_session_splice := $(USES_session)
+USES_session_faults := $(USES_session)
 USES_admin := admin admin_% config config_% loop sock pool balance stats ledger log addr
+USES_start_faults := lb lb_thread admin admin_% config config_% $(USES_session)
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
 HELPS_loop := netpair run_loop
 HELPS_relay := netpair
@@ -112,12 +114,18 @@ HELPS_listener := netpair run_loop
 HELPS_session := fake_splice rig conf netpair run_loop
 HELPS_session_connect := $(HELPS_session)
 HELPS_session_splice := $(HELPS_session)
+HELPS_session_faults := $(HELPS_session)
+HELPS_start_faults := fake_splice netpair
 HELPS_pool := conf
 
 $(BUILD)/tests/%.o: tests/%.c Makefile
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
+
+wrapped = $(foreach f,$(1),-Wl,--wrap=$(f))
+$(BUILD)/tests/test_session_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc reallocarray socket epoll_ctl loop_run)
+$(BUILD)/tests/test_start_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc realloc reallocarray)
 
 .SECONDEXPANSION:
 $(CHECK_TESTS): $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o \
@@ -160,7 +168,11 @@ check-bpf: $(BPF_TESTS) ## tests of the program in the running kernel (root)
 RINGS_NET ?=
 .PHONY: check-net
 check-net: all tools ## whole daemon, real peers, private namespaces (root); RINGS_NET="edges limits" for some of it
-	$(Q)scripts/check-net.sh $(RINGS_NET)
+	$(Q)SHUNT_BUILD=$(abspath $(BUILD)) scripts/check-net.sh $(RINGS_NET)
+
+.PHONY: check-memcheck
+check-memcheck: all tools ## whole daemon under valgrind (root)
+	$(Q)SHUNT_BUILD=$(abspath $(BUILD)) scripts/net/memcheck.sh --quick
 
 .PHONY: check-kernels
 check-kernels: all tools $(CHECK_TESTS) $(BPF_TESTS) ## check, check-bpf and the daemon on Debian's kernels 6.1 and 6.12, emulated

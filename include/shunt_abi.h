@@ -46,7 +46,7 @@ struct flow {
 	shunt_u64 passed;     /* bytes passed up to userspace since the join */
 	shunt_u64 check_at;   /* look at the peer when `redirected` would exceed this */
 	shunt_u64 segments;   /* segments redirected */
-	shunt_u64 peak;	      /* the largest backlog towards the peer that was seen, bytes */
+	shunt_u64 peak;	      /* most bytes towards the peer at a look, segment in hand included, taken or not */
 	shunt_u32 mode;	      /* enum flow_mode */
 	shunt_u32 pauses;     /* KERNEL -> USER changes */
 	shunt_u32 resumes;    /* USER -> KERNEL changes after the first */

@@ -560,9 +560,9 @@ static void the_kernel_qualifies_at_once_and_session_0_is_unused_afterwards(void
 {
 	static const struct flow unused;
 	struct rig *rig = *state;
+	uint64_t began, counters[FLOW_EXIT_MAX], zeros[FLOW_EXIT_MAX] = {0};
 	unsigned int fds;
 	char why[300] = "";
-	uint64_t began;
 
 	rig_load(rig, &(struct rig_options){.max_sessions = 2});
 	fds = count_fds();
@@ -575,6 +575,8 @@ static void the_kernel_qualifies_at_once_and_session_0_is_unused_afterwards(void
 	assert_int_equal(count_sockets(), 0);
 	for (uint32_t i = 0; i < 4; i++)
 		assert_memory_equal(splice_flow(rig->sp, i), &unused, sizeof(unused));
+	splice_counters(rig->sp, counters);
+	assert_memory_equal(counters, zeros, sizeof(zeros));
 
 	/* And it can be used. */
 	rig_connect(rig, &(struct rig_options){0});

@@ -10,7 +10,9 @@
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 static const char *const pin_names[] = {"sockets", "slots", "flows", "events", "counters"};
 
@@ -47,6 +49,21 @@ static int pins_teardown(void **state)
 	rmdir(p->path);
 	free(p);
 	return 0;
+}
+
+/* Takes the place of libc's: what others do between our open() and our flock() is done here, once.
+ */
+static void (*before_lock)(void);
+static const char *folder; /* for it */
+
+int flock(int fd, int operation)
+{
+	void (*fn)(void) = before_lock;
+
+	before_lock = NULL;
+	if (fn)
+		fn();
+	return (int)syscall(SYS_flock, fd, operation);
 }
 
 static int pins_load(struct pins *p, int which, char *why, size_t size)
@@ -183,6 +200,74 @@ static void pins_of_a_live_daemon_are_left_alone(void **state)
 	assert_int_equal(pinned_map(p, "sockets").max_entries, 20);
 }
 
+static void remove_folder(void)
+{
+	assert_ok(rmdir(folder));
+}
+
+static void a_pin_folder_that_is_removed_before_it_is_locked_is_made_again(void **state)
+{
+	struct pins *p = *state;
+	char why[300] = "";
+
+	/* Another daemon is just ending: it has the folder still when we find it, and not when we
+	 * lock it. */
+	folder = p->path;
+	before_lock = remove_folder;
+	assert_ok(mkdir(p->path, 0700));
+	if (pins_load(p, 0, why, sizeof(why)) < 0)
+		fail_msg("%s", why);
+	assert_null(before_lock);
+	pinned_map(p, "slots");
+	assert_int_equal(pins_load(p, 1, why, sizeof(why)), -EADDRINUSE);
+}
+
+static struct pins *theirs;
+static uint32_t their_id;
+
+static void another_takes_the_folder(void)
+{
+	char why[300] = "";
+
+	assert_ok(rmdir(folder));
+	if (pins_load(theirs, 1, why, sizeof(why)) < 0)
+		fail_msg("%s", why);
+	their_id = pinned_map(theirs, "slots").id;
+}
+
+static void a_pin_folder_that_another_made_anew_is_the_others(void **state)
+{
+	struct pins *p = *state;
+	char why[300] = "";
+
+	theirs = p;
+	folder = p->path;
+	before_lock = another_takes_the_folder;
+	assert_ok(mkdir(p->path, 0700));
+	assert_int_equal(pins_load(p, 0, why, sizeof(why)), -EADDRINUSE);
+	assert_int_equal(pinned_map(p, "slots").id, their_id);
+}
+
+static void pins_of_another_survive_the_end_of_one_whose_folder_was_removed(void **state)
+{
+	struct pins *p = *state;
+	char why[300] = "", path[128];
+	uint32_t id;
+
+	assert_ok(pins_load(p, 0, why, sizeof(why)));
+	for (size_t i = 0; i < ARRAY_SIZE(pin_names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", p->path, pin_names[i]);
+		assert_ok(unlink(path));
+	}
+	snprintf(path, sizeof(path), "%s/verdict", p->path);
+	assert_ok(unlink(path));
+	assert_ok(rmdir(p->path));
+	assert_ok(pins_load(p, 1, why, sizeof(why)));
+	id = pinned_map(p, "slots").id;
+	p->splices[0] = splice_free(p->splices[0]);
+	assert_int_equal(pinned_map(p, "slots").id, id);
+}
+
 static void pins_are_refused_outside_of_a_bpf_file_system(void **state)
 {
 	struct pins *p = *state;
@@ -192,6 +277,10 @@ static void pins_are_refused_outside_of_a_bpf_file_system(void **state)
 	snprintf(p->path, sizeof(p->path), "/tmp/shunt-test-%d", getpid());
 	assert_int_equal(pins_load(p, 0, why, sizeof(why)), -EINVAL);
 	assert_non_null(strstr(why, p->path));
+	assert_int_equal(access(p->path, F_OK), -1); /* nothing is left behind, */
+	assert_ok(mkdir(p->path, 0700));
+	assert_int_equal(pins_load(p, 0, why, sizeof(why)), -EINVAL);
+	assert_ok(rmdir(p->path)); /* and nothing taken away */
 	snprintf(p->path + strlen(p->path), 20, "/a/b");
 	assert_int_equal(pins_load(p, 0, why, sizeof(why)), -ENOENT);
 	assert_non_null(strstr(why, p->path));
@@ -209,6 +298,9 @@ int main(int argc, char **argv)
 		pins_test(pins_go_away_with_their_owner),
 		pins_test(pins_of_a_dead_daemon_are_taken_over),
 		pins_test(pins_of_a_live_daemon_are_left_alone),
+		pins_test(a_pin_folder_that_is_removed_before_it_is_locked_is_made_again),
+		pins_test(a_pin_folder_that_another_made_anew_is_the_others),
+		pins_test(pins_of_another_survive_the_end_of_one_whose_folder_was_removed),
 		pins_test(pins_are_refused_outside_of_a_bpf_file_system),
 	};
 

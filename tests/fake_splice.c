@@ -325,10 +325,22 @@ ssize_t recv(int fd, void *buf, size_t len, int flags)
 	return n;
 }
 
+static int failing_fd, failing_error;
+
+void fake_send_fails(int fd, int error)
+{
+	failing_fd = fd;
+	failing_error = error;
+}
+
 ssize_t send(int fd, const void *buf, size_t len, int flags)
 {
 	int index = find(fd);
 
+	if (failing_error && fd == failing_fd) {
+		errno = failing_error;
+		return -1;
+	}
 	if (index >= 0) {
 		uint32_t from = (uint32_t)index ^ 1;
 

@@ -39,6 +39,9 @@ void fake_splice_shake(struct splice *sp, uint32_t seed);
 /* Puts an event into the ring. */
 void fake_splice_event(struct splice *sp, uint32_t index, enum flow_reason reason, uint64_t cookie);
 
+/* send() to this socket fails so from now on (0 = no longer), though epoll finds room in it. Without a splice too. */
+void fake_send_fails(int fd, int error);
+
 /* Successful joins; and sessions that splice_join() knows and splice_leave() has not yet been called for. */
 uint32_t fake_splice_joined(const struct splice *sp);
 uint32_t fake_splice_owed(const struct splice *sp);

@@ -239,7 +239,7 @@ static int connect_to(struct fixture *f)
 
 struct reply {
 	char *text; /* owned; NUL-terminated */
-	size_t len;
+	size_t len, size;
 	bool ended; /* the other end has closed */
 };
 
@@ -249,8 +249,11 @@ static void read_more(int fd, struct reply *r)
 	for (;;) {
 		ssize_t n;
 
-		r->text = realloc(r->text, r->len + 65537);
-		assert_non_null(r->text);
+		if (r->size < r->len + 65537) {
+			r->size = r->len * 2 + 65537;
+			r->text = realloc(r->text, r->size);
+			assert_non_null(r->text);
+		}
 		n = recv(fd, r->text + r->len, 65536, MSG_DONTWAIT);
 		if (n > 0)
 			r->len += (size_t)n;

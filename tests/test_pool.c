@@ -153,6 +153,31 @@ static void every_server_state_has_a_name(void **state)
 	assert_string_equal(server_state_name(SERVER_MAINT), "maint");
 }
 
+/* They are the starter's, and would keep its pipe open. */
+static void stdout_and_stderr_are_no_log_targets_in_the_background(void **state)
+{
+	static const enum log_target_kind kinds[] = {LOG_TARGET_STDOUT, LOG_TARGET_UNIX,
+						     LOG_TARGET_STDERR};
+	struct log_target global[ARRAY_SIZE(kinds)];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		conf_log(proxy, "/nobody-listens-here");
+		global[i] = *list_first(&proxy->log_targets, struct log_target, entry);
+		global[i].kind = kinds[i];
+		list_add_tail(&config.global.log_targets, &global[i].entry);
+	}
+	list_first(&proxy->log_targets, struct log_target, entry)->kind = LOG_TARGET_STDOUT;
+	start();
+	assert_int_equal(pool->nr_global_sinks, 3);
+	assert_int_equal(fe->nr_own_sinks, 3);
+	pool = pool_free(pool);
+	config.global.daemon = true;
+	start();
+	assert_int_equal(pool->nr_global_sinks, 1);
+	assert_int_equal(fe->nr_own_sinks, 2);
+}
+
 /* ---- picking ---- */
 
 static void servers_take_turns_by_weight(void **state)
@@ -407,6 +432,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		pool_test(pool_mirrors_the_configuration),
+		pool_test(stdout_and_stderr_are_no_log_targets_in_the_background),
 		pool_test(smaller_maxconn_counts),
 		pool_test(global_targets_are_shared_by_those_who_want_them),
 		pool_test(every_server_state_has_a_name),

@@ -91,6 +91,47 @@ static void slow_reader_holds_only_what_was_read(void **state)
 	rig_done(&r);
 }
 
+/* The kernel has no memory for what is sent to this end, and epoll says all the same that there is room. */
+static void expect_patience(int end, int error)
+{
+	uint64_t woken, turns, began;
+	struct peer *from;
+	struct rig r;
+
+	rig_init(&r, 1);
+	rig_start(&r);
+	rig_meet(&r, 0);
+	from = end == 1 ? &r.client : &r.server;
+	fake_send_fails(only(&r)->record->fd[end], error);
+	from->to_send = 100000;
+	WAIT_FOR(&r, only(&r)->held[!end]);
+	rig_run_ms(&r, 10);
+	woken = loop_turns(r.loop);
+	turns = r.turns;
+	began = now_ns();
+	rig_run_ms(&r, 30);
+	assert_true(loop_turns(r.loop) - woken - (r.turns - turns) <= 2 + (now_ns() - began) / (4 * NS_PER_MS));
+	assert_int_equal(sessions_count(r.sessions), 1);
+
+	fake_send_fails(-1, 0);
+	WAIT_FOR(&r, rig_exchanged(&r));
+	r.client.fin = r.server.fin = true;
+	WAIT_FOR(&r, r.client.eof && r.server.eof);
+	assert_string_equal(rig_log(&r).state, "--");
+	rig_done(&r);
+}
+
+static void lack_of_memory_is_waited_for_without_spinning(void **state)
+{
+	static const int errors[] = { ENOBUFS, ENOMEM, EAGAIN };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+		expect_patience(0, errors[i]);
+		expect_patience(1, errors[i]);
+	}
+}
+
 static void client_may_end_first(void **state)
 {
 	struct rig r;
@@ -593,6 +634,7 @@ int main(void)
 		cmocka_unit_test(echo_arrives),
 		cmocka_unit_test(bulk_goes_both_ways_at_once),
 		cmocka_unit_test(slow_reader_holds_only_what_was_read),
+		cmocka_unit_test(lack_of_memory_is_waited_for_without_spinning),
 		cmocka_unit_test(client_may_end_first),
 		cmocka_unit_test(server_may_end_first),
 		cmocka_unit_test(half_closed_session_does_not_spin),

@@ -77,6 +77,23 @@ static void expect_quiet(struct rig *r)
 	assert_true(loop_turns(r->loop) - woken - (r->turns - turns) <= 2 + (now_ns() - began) / (4 * NS_PER_MS));
 }
 
+static void lack_of_memory_is_waited_for_without_spinning(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start_joined(&r);
+	fake_splice_pause(r.splice, TO_SERVER, FLOW_REASON_LIMIT);
+	fake_send_fails(session_fd(&r, 1), ENOBUFS);
+	r.client.to_send = 100000;
+	WAIT_FOR(&r, flow(&r, TO_SERVER)->passed);
+	expect_quiet(&r);
+	fake_send_fails(-1, 0);
+	WAIT_FOR(&r, rig_exchanged(&r));
+	part(&r);
+	rig_done(&r);
+}
+
 /* ---- the kernel moves ---- */
 
 static void joined_session_is_moved_by_the_kernel_alone(void **state)
@@ -556,6 +573,48 @@ static void event_that_bytes_are_missing_resets_both_ends(void **state)
 	rig_done(&r);
 }
 
+static void expect_report(struct rig *r, const char *what)
+{
+	char text[2048] = "";
+
+	WAIT_FOR(r, read(r->log_fd, text, sizeof(text) - 1) > 0);
+	if (!strstr(text, what) || !strstr(text, "please report this"))
+		fail_msg("a report without '%s': %s", what, text);
+}
+
+/* What is written to us is then all that there is to find out why. */
+static void broken_counters_are_reported_with_their_values(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	log_setup(LOG_ALERT, false);
+	start_joined(&r);
+	log_add_sink(r.fe->sinks[0]);
+	r.client.to_send = 1000;
+	r.server.to_send = 20;
+	WAIT_FOR(&r, rig_exchanged(&r));
+	fake_splice_event(r.splice, TO_CLIENT, FLOW_REASON_BROKEN, session_cookie(&r, 1));
+	expect_report(&r, "from the server, a segment is missing, or could not be trimmed: received=20 relayed=0 "
+			  "redirected=20 passed=0 moved=0 unread=0 written=20 extra=0");
+	assert_string_equal(rig_log(&r).state, "ID");
+	log_clear_sinks();
+	rig_done(&r);
+
+	start_joined(&r);
+	log_add_sink(r.fe->sinks[0]);
+	r.client.to_send = 1000;
+	WAIT_FOR(&r, rig_exchanged(&r));
+	flow(&r, TO_SERVER)->redirected = 1001;
+	r.client.fin = true;
+	expect_report(&r, "from the client, more was handed over than has come: received=1001 (one is the FIN) "
+			  "relayed=0 redirected=1001 passed=0 moved=0 unread=0 written=1001 extra=1");
+	assert_string_equal(rig_log(&r).state, "ID");
+	log_clear_sinks();
+	log_setup(LOG_EMERG, false);
+	rig_done(&r);
+}
+
 /* ---- resets ---- */
 
 static void reset_of_either_end_becomes_a_reset_of_the_other(void **state)
@@ -878,6 +937,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(joined_session_is_moved_by_the_kernel_alone),
+		cmocka_unit_test(lack_of_memory_is_waited_for_without_spinning),
 		cmocka_unit_test(bytes_that_came_before_the_join_are_not_lost),
 		cmocka_unit_test(kernel_mode_does_not_wake_the_daemon),
 		cmocka_unit_test(nothing_is_read_in_kernel_mode),
@@ -900,6 +960,7 @@ int main(void)
 		cmocka_unit_test(event_of_a_slot_without_session_is_ignored),
 		cmocka_unit_test(event_after_the_end_of_the_session_in_the_same_turn_is_ignored),
 		cmocka_unit_test(event_that_bytes_are_missing_resets_both_ends),
+		cmocka_unit_test(broken_counters_are_reported_with_their_values),
 		cmocka_unit_test(reset_of_either_end_becomes_a_reset_of_the_other),
 		cmocka_unit_test(reset_waits_for_what_was_sent_before_it),
 		cmocka_unit_test(reset_does_not_wait_for_ever),

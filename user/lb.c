@@ -160,14 +160,14 @@ static int open_listeners(struct lb *lb, struct lb_listener **ret)
 {
 	const struct sock_tuning tuning = { .limit = lb->config->global.splice_limit };
 	struct frontend *f;
+	size_t nr = 0;
 	int failed = 0;
 
 	list_for_each(f, &lb->pool->frontends, entry)
-		lb->nr_listeners += f->conf->nr_binds;
-	*ret = calloc(lb->nr_listeners + 1, sizeof(**ret));
+		nr += f->conf->nr_binds;
+	*ret = calloc(nr + 1, sizeof(**ret));
 	if (!*ret)
 		return -ENOMEM;
-	lb->nr_listeners = 0;
 	list_for_each(f, &lb->pool->frontends, entry) {
 		struct config_bind *b;
 

@@ -12,7 +12,8 @@ struct part {
 	uint32_t first, max;
 	uint32_t used;	/* atomic: others read it */
 	uint32_t *free; /* of the free numbers, a stack: what was used last is warm */
-} __attribute__((aligned(64)));
+	char pad[40]; /* to a cache line of its own */
+};
 
 struct ledger {
 	struct ledger_record *records; /* the shared mapping */
@@ -78,13 +79,14 @@ uint32_t ledger_share(const struct ledger *l, uint32_t thread)
 int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 {
 	size_t size = (size_t)max_sessions * sizeof(struct ledger_record);
-	struct ledger *l = aligned_alloc(64, sizeof(*l) + threads * sizeof(struct part));
+	struct ledger *l = calloc(1, sizeof(*l) + threads * sizeof(struct part));
 	uint32_t first = 0;
 	void *map;
 
 	if (!l)
 		return -ENOMEM;
-	*l = (struct ledger){.max = max_sessions, .nr_parts = threads};
+	l->max = max_sessions;
+	l->nr_parts = threads;
 	l->free = calloc(max_sessions, sizeof(*l->free));
 	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (!l->free || map == MAP_FAILED) {

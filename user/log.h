@@ -27,8 +27,8 @@ struct log_sink;
  * Opens what a struct log_target describes. stdout and stderr are made non-blocking without
  * changing the description that other processes share (a pipe or terminal is re-opened through
  * /proc/self/fd, a socket is written with MSG_DONTWAIT, a regular file is appended to). The sink
- * has its own descriptor: open it after the daemon has redirected its stdout and stderr, or whoever
- * reads the starter's pipe never sees its end.
+ * has its own descriptor, so a daemon in the background must not open one (pool leaves them out), or
+ * whoever reads the starter's pipe never sees its end.
  * A missing /dev/log or a UDP target without a route is no error: each line tries to (re)connect,
  * at most once a second. tag is the syslog tag (borrowed: must outlive the sink). Returns 0,
  * -ENOMEM, -EBADF (stdout or stderr is closed), or the -errno of socket(2).

@@ -321,7 +321,7 @@ static int run(const struct config *c, const struct args *a)
 {
 	const char *given = a->pidfile ?: c->global.pidfile;
 	__cleanup_free char *pidfile = absolute_path(given);
-	bool daemon = (a->daemon || c->global.daemon) && !a->debug;
+	bool daemon = c->global.daemon;
 	int pipe_fd = -1, r;
 	struct lb *lb;
 	sigset_t set;
@@ -378,10 +378,12 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	r = load_config(c, &a);
+	c->global.daemon = (c->global.daemon || a.daemon) && !a.debug;
 	if (r == 0 && a.check)
 		puts("Configuration file is valid");
 	else if (r == 0)
 		r = run(c, &a);
 	config_free(c);
+	log_setup(LOG_ALERT, false); /* closes its descriptor */
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -19,18 +19,28 @@ const char *server_state_name(enum server_state s)
 
 /* ---- building ---- */
 
-static uint32_t open_sinks(const struct list *targets, const char *tag, struct log_sink **sinks,
-			   uint32_t nr, uint32_t max)
+/* Opens at most `max` of the targets of `whose`; returns how many. */
+static uint32_t open_sinks(const struct config_global *g, const struct list *targets,
+			   const char *whose, struct log_sink **sinks, uint32_t max)
 {
 	struct log_target *t;
+	uint32_t nr = 0;
 
 	list_for_each(t, targets, entry) {
-		int r = nr < max ? log_sink_open(&sinks[nr], t, tag) : -ENOSPC;
+		bool is_stderr = t->kind == LOG_TARGET_STDERR;
+		int r;
 
+		/* They are the starter's: whoever reads its pipe would never see the end. */
+		if (g->daemon && (is_stderr || t->kind == LOG_TARGET_STDOUT)) {
+			log_warning("%s: 'log %s' is left out: in the background there is none",
+				    whose, is_stderr ? "stderr" : "stdout");
+			continue;
+		}
+		r = nr < max ? log_sink_open(&sinks[nr], t, g->log_tag) : -ENOSPC;
 		if (r == 0)
 			nr++;
 		else
-			log_warning("a log target is left out: %s", strerror(-r));
+			log_warning("%s: a log target is left out: %s", whose, strerror(-r));
 	}
 	return nr;
 }
@@ -93,7 +103,8 @@ static struct backend *find_backend(struct pool *p, const struct config_proxy *c
 	return NULL;
 }
 
-static int frontend_new(struct pool *p, const struct config_proxy *conf, const char *tag, uint32_t maxconn)
+static int frontend_new(struct pool *p, const struct config_global *g,
+			const struct config_proxy *conf, uint32_t maxconn)
 {
 	struct frontend *f = calloc(1, sizeof(*f));
 
@@ -102,7 +113,8 @@ static int frontend_new(struct pool *p, const struct config_proxy *conf, const c
 	f->conf = conf;
 	f->backend = find_backend(p, conf->backend);
 	f->maxconn = conf->maxconn ? MIN(conf->maxconn, maxconn) : maxconn;
-	f->nr_own_sinks = open_sinks(&conf->log_targets, tag, f->sinks, 0, ARRAY_SIZE(p->global_sinks));
+	f->nr_own_sinks = open_sinks(g, &conf->log_targets, conf->name, f->sinks,
+				     ARRAY_SIZE(p->global_sinks));
 	f->nr_sinks = f->nr_own_sinks;
 	for (uint32_t i = 0; conf->log_global && i < p->nr_global_sinks; i++)
 		f->sinks[f->nr_sinks++] = p->global_sinks[i];
@@ -120,15 +132,15 @@ int pool_new(struct pool **ret, const struct config *c, uint32_t maxconn)
 		return -ENOMEM;
 	list_init(&p->frontends);
 	list_init(&p->backends);
-	p->nr_global_sinks = open_sinks(&c->global.log_targets, c->global.log_tag, p->global_sinks,
-					0, ARRAY_SIZE(p->global_sinks));
+	p->nr_global_sinks = open_sinks(&c->global, &c->global.log_targets, "global",
+					p->global_sinks, ARRAY_SIZE(p->global_sinks));
 	list_for_each(conf, &c->proxies, entry) {
 		if (r == 0 && (conf->caps & PROXY_BACKEND))
 			r = backend_new(p, conf);
 	}
 	list_for_each(conf, &c->proxies, entry) {
 		if (r == 0 && (conf->caps & PROXY_FRONTEND) && !conf->disabled)
-			r = frontend_new(p, conf, c->global.log_tag, maxconn);
+			r = frontend_new(p, &c->global, conf, maxconn);
 	}
 	if (r < 0) {
 		pool_free(p);

@@ -296,5 +296,10 @@ int qualify(struct splice *sp, char *why, size_t size)
 	if (r == 0)
 		r = check_window(&rig);
 	rig_close(&rig);
-	return r;
+	if (r < 0)
+		return r;
+
+	/* What they say is to be about sessions. */
+	r = splice_clear_counters(sp);
+	return r < 0 ? fail(&rig, r, "the program's counters cannot be cleared") : 0;
 }

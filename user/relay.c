@@ -23,8 +23,8 @@ static ssize_t write_some(int sink, const char *data, size_t len)
 	while (n < 0 && errno == EINTR);
 	if (n >= 0)
 		return n;
-	/* ENOBUFS: the kernel has no memory for it now; EPOLLOUT tells when. */
-	return errno == EAGAIN || errno == ENOBUFS ? 0 : -errno;
+	/* It is full, or the kernel has no memory now (which TCP may call EAGAIN too). */
+	return errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM ? 0 : -errno;
 }
 
 static int keep(struct relay *r, const char *data, size_t len)

@@ -19,7 +19,7 @@ struct relay {
 
 enum relay_status {
 	RELAY_IDLE,	    /* the source has nothing more for now */
-	RELAY_BLOCKED,	    /* the sink takes nothing more for now */
+	RELAY_BLOCKED,	    /* the sink takes nothing more for now: it is full, or the kernel has no memory */
 	RELAY_MORE,	    /* the budget is used up; there may be more */
 	RELAY_EOF,	    /* the source has ended and everything was written */
 	RELAY_SOURCE_ERROR, /* recv failed: error says why; everything that was read was written */

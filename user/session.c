@@ -74,7 +74,7 @@ static uint32_t wanted_events(const struct session *s, int end)
 	const struct direction *out = &s->dirs[!end], *in = &s->dirs[end];
 	uint32_t events = 0;
 
-	if (out->blocked && !out->done)
+	if (out->blocked && !out->starved && !out->done)
 		events |= EPOLLOUT;
 	if (in->eof || in->done)
 		return events;
@@ -282,7 +282,7 @@ static void on_flow_event(void *arg, const struct flow_event *e)
 	if (!s->record || s->ended || s->record->cookie[i] != e->cookie)
 		return;
 	if (e->reason == FLOW_REASON_BROKEN) {
-		session_end(s, END_BROKEN);
+		session_end_broken(s, i, "a segment is missing, or could not be trimmed");
 		return;
 	}
 	if (e->reason == FLOW_REASON_SAMPLE) {

@@ -2,6 +2,7 @@
 /* session_end.c - see session_state.h. */
 #include "session_state.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "tcplog.h"
@@ -234,10 +235,6 @@ void session_end(struct session *s, enum session_end why)
 	if (s->ended)
 		return;
 	s->ended = true;
-	if (why == END_BROKEN)
-		log_alert("session %lu is reset: the kernel's byte counters contradict each other; "
-			  "please report this",
-			  (unsigned long)s->record->serial);
 	for (int i = 0; i < 2; i++) {
 		loop_unwatch(loop, &s->ends[i].poll);
 		bytes[i] = session_bytes(s, i);
@@ -260,4 +257,25 @@ void session_end(struct session *s, enum session_end why)
 	stat_sub(t->o.stats->current, 1);
 	loop_later(loop, &s->release);
 	session_leave_server(s);
+}
+
+void session_end_broken(struct session *s, int i, const char *what)
+{
+	static const struct flow none;
+	const struct flow *f = s->record->cookie[i] ? flow_of(s, i) : &none;
+	uint64_t received = 0, written = 0;
+
+	if (s->ended)
+		return;
+	sock_received(s->ends[i].poll.fd, &received);
+	sock_written(s->ends[!i].poll.fd, &written);
+	log_alert("session %" PRIu64 " is reset: the kernel's byte counters contradict each other: "
+		  "from the %s, %s: received=%" PRIu64 "%s relayed=%" PRIu64 " redirected=%" PRIu64
+		  " passed=%" PRIu64 " moved=%" PRIu64 " unread=%u written=%" PRIu64
+		  " extra=%" PRIu64 "; please report this",
+		  s->record->serial, i == CLIENT ? "client" : "server", what, received,
+		  s->dirs[i].eof ? " (one is the FIN)" : "", s->record->relayed[i],
+		  flow_get(f, redirected), flow_get(f, passed), f->moved, s->dirs[i].tokens,
+		  written, f->extra);
+	session_end(s, END_BROKEN);
 }

@@ -58,6 +58,9 @@ static bool take_outcome(struct session *s, int i, const struct relay_outcome *o
 		s->retry_ns = 0;
 		session_note_moved(s, i, out->moved);
 	}
+	d->starved = d->starved && out->status == RELAY_BLOCKED && !out->moved;
+	if (d->starved)
+		session_arm_retry(s);
 	if (out->status == RELAY_BLOCKED && !d->blocked)
 		d->blocked_ns = loop_now(s->table->o.loop);
 	d->blocked = out->status == RELAY_BLOCKED;
@@ -66,7 +69,7 @@ static bool take_outcome(struct session *s, int i, const struct relay_outcome *o
 	case RELAY_BLOCKED:
 	case RELAY_MORE:
 	case RELAY_EOF:
-		return true;
+		return !s->ended;
 	case RELAY_SOURCE_ERROR:
 		if (s->record->state == LEDGER_FLUSH)
 			return true; /* that is known already */
@@ -108,7 +111,7 @@ static void run_relay(struct session *s, int i)
 	 * itself. */
 	if (s->record->cookie[i] && (sock_received(s->ends[i].poll.fd, &received) < 0 ||
 				     received != s->record->relayed[i] + 1)) {
-		session_end(s, END_BROKEN);
+		session_end_broken(s, i, "the end has come before the last byte");
 		return;
 	}
 	d->eof = true;
@@ -128,7 +131,7 @@ static bool take_tokens(struct session *s, int i, uint32_t n)
 	s->dirs[i].tokens -= n - (uint32_t)left;
 	if (r == 0 || r == -EAGAIN)
 		return true;
-	session_end(s, END_BROKEN);
+	session_end_broken(s, i, "bytes that were peeked at cannot be read");
 	return false;
 }
 
@@ -264,8 +267,10 @@ static void run_joined(struct session *s, int i)
 	}
 	handed = s->record->relayed[i] + flow_get(f, redirected) + f->moved;
 	seen = handed - f->moved + flow_get(f, passed);
-	if (seen > d->total || (seen < d->total && is_overdue(s, i)))
-		session_end(s, END_BROKEN);
+	if (seen > d->total)
+		session_end_broken(s, i, "more was handed over than has come");
+	else if (seen < d->total && is_overdue(s, i))
+		session_end_broken(s, i, "bytes are missing");
 	else if (seen == d->total && handed == d->total && is_proven(s, i))
 		finish(s, i);
 	else if (!d->blocked)
@@ -304,11 +309,20 @@ static void note_speed(struct session *s, int i)
 	}
 }
 
+/*
+ * A socket that says it has room, and takes nothing, has no memory: the kernel looks at the room
+ * alone when it tells EPOLLOUT, and would tell it again at once. So the timer looks, until a byte
+ * gets through.
+ */
 void session_unblock(struct session *s, int i)
 {
+	struct direction *d = &s->dirs[i];
+
 	note_speed(s, i);
-	s->dirs[i].blocked = false;
+	d->blocked = false;
+	d->starved = true;
 	session_run(s, i);
+	d->starved = d->starved && d->blocked;
 }
 
 bool session_run_broken(struct session *s, int i)

@@ -44,7 +44,8 @@ struct direction {
 	struct relay relay;
 	uint64_t proven;     /* redirected bytes that are known to have left the kernel's queue */
 	uint64_t total;	     /* all bytes of the stream; valid after eof */
-	bool blocked;	     /* the peer takes no more now: wait for its EPOLLOUT */
+	bool blocked;	     /* the peer takes no more now: wait for its EPOLLOUT; */
+	bool starved;	     /* or, if that lied, for the retry timer: see session_unblock() */
 	uint8_t slow;	     /* how often in a row the peer needed long for half its queue; */
 	bool tight;	     /* so the source's buffer was made small */
 	uint32_t tokens;     /* bytes that were written but are still unread: see open_window() */
@@ -182,6 +183,12 @@ void session_end_init(struct session *s);
 
 /* The one way out. */
 void session_end(struct session *s, enum session_end why);
+
+/*
+ * The counters of direction i contradict each other: says so with all of them, and resets the
+ * session. what is for whoever reads the report.
+ */
+void session_end_broken(struct session *s, int i, const char *what);
 
 /* One end is gone: delivers what it had sent, then resets the other. */
 void session_break(struct session *s, int end, enum session_end why);

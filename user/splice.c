@@ -18,6 +18,8 @@
 #include "shunt.skel.h"
 #include "util.h"
 
+#define PIN_TRIES 100 /* to lock the pin folder, while daemons that end remove it */
+
 /* Only its thread looks into it. */
 struct event_ring {
 	struct ring_buffer *buffer;
@@ -91,17 +93,67 @@ static int pin_mount(const char *path)
 	return mount("bpf", place, "bpf", 0, "mode=0700") < 0 ? -errno : 0;
 }
 
+/* Is the folder at the path still the one that we have open? */
+static bool is_pin_dir(int fd, const char *path)
+{
+	struct stat ours, there;
+
+	return fstat(fd, &ours) == 0 && stat(path, &there) == 0 && ours.st_dev == there.st_dev &&
+	       ours.st_ino == there.st_ino;
+}
+
+/* Of our own folder, even if somebody has put another in its place. */
 static void unpin_all(struct splice *sp)
 {
 	struct bpf_map *map;
-	char path[300];
 
-	bpf_object__for_each_map(map, sp->skel->obj) {
-		if (map_pin_name(sp, bpf_map__name(map), path, sizeof(path)) == 0)
-			unlink(path);
+	bpf_object__for_each_map(map, sp->skel->obj)
+		unlinkat(sp->pin_dir, bpf_map__name(map), 0);
+	unlinkat(sp->pin_dir, "verdict", 0);
+}
+
+/*
+ * Makes the folder unless it is there, and locks it. -EAGAIN: it was removed between the two, by a
+ * daemon that was just ending; what we have locked is not what is at that path, if anything is.
+ * Whoever holds the lock is the only one to remove the folder.
+ */
+static int pin_lock(struct splice *sp, const char *folder, char *why, size_t size)
+{
+	__cleanup_close int fd = -EBADF;
+	bool made = true;
+	int r;
+
+	if (mkdir(folder, 0700) < 0) {
+		if (errno != EEXIST) {
+			r = -errno;
+			snprintf(why, size, "cannot make %s: %s (see bpf-pin-path)", folder,
+				 strerror(-r));
+			return r;
+		}
+		made = false;
 	}
-	if (map_pin_name(sp, "verdict", path, sizeof(path)) == 0)
-		unlink(path);
+	r = is_bpffs(folder);
+	if (r == 0) {
+		snprintf(why, size, "%s is not in a BPF file system (see bpf-pin-path)", folder);
+		if (made)
+			rmdir(folder);
+		return -EINVAL;
+	}
+	if (r > 0)
+		fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		r = errno == EWOULDBLOCK ? -EADDRINUSE : errno == ENOENT ? -EAGAIN : -errno;
+		snprintf(why, size, "%s %s", folder,
+			 r == -EADDRINUSE ? "is in use by another running shunt (give each its own bpf-pin-path)" :
+					    strerror(-r));
+		return r;
+	}
+	if (!is_pin_dir(fd, folder)) {
+		snprintf(why, size, "%s is removed again and again", folder);
+		return -EAGAIN;
+	}
+	sp->pin_dir = take_fd(&fd);
+	return 0;
 }
 
 static int pin_all(struct splice *sp, const char *folder, char *why, size_t size)
@@ -116,27 +168,11 @@ static int pin_all(struct splice *sp, const char *folder, char *why, size_t size
 		return r;
 	}
 	snprintf(sp->pin_path, sizeof(sp->pin_path), "%s", folder);
-	if (mkdir(folder, 0700) < 0 && errno != EEXIST) {
-		r = -errno;
-		snprintf(why, size, "cannot make %s: %s (see bpf-pin-path)", folder, strerror(-r));
+	r = -EAGAIN;
+	for (int tries = 0; r == -EAGAIN && tries < PIN_TRIES; tries++)
+		r = pin_lock(sp, folder, why, size);
+	if (r < 0)
 		return r;
-	}
-	r = is_bpffs(folder);
-	if (r <= 0) {
-		snprintf(why, size, "%s is not in a BPF file system (see bpf-pin-path)", folder);
-		return r < 0 ? r : -EINVAL;
-	}
-	sp->pin_dir = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (sp->pin_dir < 0 || flock(sp->pin_dir, LOCK_EX | LOCK_NB) < 0) {
-		r = errno == EWOULDBLOCK ? -EADDRINUSE : -errno;
-		if (sp->pin_dir >= 0)
-			close(sp->pin_dir);
-		sp->pin_dir = -EBADF;
-		snprintf(why, size, "%s %s", folder,
-			 r == -EADDRINUSE ? "is in use by another running shunt (give each its own bpf-pin-path)" :
-					    strerror(-r));
-		return r;
-	}
 	unpin_all(sp); /* whoever left these is dead: the lock was free */
 
 	bpf_object__for_each_map(map, sp->skel->obj) {
@@ -286,7 +322,8 @@ struct splice *splice_free(struct splice *sp)
 		return NULL;
 	if (sp->pin_dir >= 0) {
 		unpin_all(sp);
-		rmdir(sp->pin_path);
+		if (is_pin_dir(sp->pin_dir, sp->pin_path))
+			rmdir(sp->pin_path);
 		close(sp->pin_dir);
 	}
 	for (uint32_t i = 0; i < sp->nr_rings; i++) {
@@ -393,6 +430,21 @@ void splice_dispatch(struct splice *sp, uint32_t thread, void (*fn)(void *arg, c
 	ring->fn = fn;
 	ring->arg = arg;
 	ring_buffer__consume(ring->buffer);
+}
+
+int splice_clear_counters(struct splice *sp)
+{
+	int cpus = libbpf_num_possible_cpus(), r = 0;
+	__cleanup_free uint64_t *zeros = NULL;
+
+	if (cpus < 1)
+		return cpus;
+	zeros = calloc((size_t)cpus, sizeof(*zeros));
+	if (!zeros)
+		return -ENOMEM;
+	for (uint32_t key = 0; r == 0 && key < FLOW_EXIT_MAX; key++)
+		r = bpf_map_update_elem(sp->counters_fd, &key, zeros, BPF_ANY);
+	return r;
 }
 
 void splice_counters(const struct splice *sp, uint64_t ret[FLOW_EXIT_MAX])

@@ -66,6 +66,9 @@ void splice_dispatch(struct splice *sp, uint32_t thread, void (*fn)(void *arg, c
 /* Sums of the program's exits (enum flow_exit). */
 void splice_counters(const struct splice *sp, uint64_t ret[FLOW_EXIT_MAX]);
 
+/* Sets them to zero. No socket may be joined meanwhile. Returns 0 or -errno. */
+int splice_clear_counters(struct splice *sp);
+
 /* For reading and publishing the fields that two sides share. */
 #define flow_get(f, field) __atomic_load_n(&(f)->field, __ATOMIC_ACQUIRE)
 #define flow_set(f, field, value) __atomic_store_n(&(f)->field, value, __ATOMIC_RELEASE)

@@ -126,11 +126,20 @@ random_sessions_between_three_hosts()
 }
 
 # lossy [HOST]: every 50th packet that comes to a TCP socket is lost. What is sent again overlaps with what has come. (Resets are
-# spared: nobody sends them again, so that whoever misses one waits for ever, with or without us.)
+# spared, and what may be a bare acknowledgment: nobody sends a reset again, and one that comes behind a lost segment is answered with
+# such an acknowledgment, to be asked for exactly. Whoever misses either waits for ever, with or without us.)
 lossy()
 {
-	printf 'table inet lossy {\n chain in {\n  type filter hook input priority 0;\n  tcp flags & rst == 0 numgen random mod 50 0 drop\n }\n}\n' |
-		if [ $# -gt 0 ]; then on "$1" nft -f -; else nft -f -; fi
+	if [ $# -gt 0 ]; then set -- on "$1"; fi
+	"$@" nft -f - <<-'END'
+		table inet lossy {
+			chain in {
+				type filter hook input priority 0;
+				tcp flags & (syn | fin) != 0 numgen random mod 50 0 drop
+				tcp flags & rst == 0 meta length > 100 numgen random mod 50 0 drop
+			}
+		}
+	END
 }
 
 random_sessions_over_a_lossy_network()

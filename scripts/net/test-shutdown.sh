@@ -126,6 +126,25 @@ in_the_background_it_is_ready_when_the_starter_ends()
 	[ ! -e "$T/pid" ] || fail "expected no pidfile afterwards, got one"
 }
 
+# started_into_pipes GLOBAL LISTEN: whoever reads what the starter writes (`shunt -D | cat`) sees the end of it.
+started_into_pipes()
+{
+	config "splice require;pidfile $T/pid;$1" "$2;option tcplog" > "$T/cfg"
+	spawn out socat -u "PIPE:$T/out-of-it" -
+	spawn err socat -u "PIPE:$T/err-of-it" -
+	wait_until "the pipes" 5 test -p "$T/out-of-it" -a -p "$T/err-of-it"
+	spawn starter sh -c "exec '$DAEMON' -f '$T/cfg' -D > '$T/out-of-it' 2> '$T/err-of-it'"
+	join starter 10 0
+	wait_until "the end of its stdout" 5 has_ended out
+	wait_until "the end of its stderr" 5 has_ended err
+	expect_eq "lines on stdout" "$(wc -l < "$T/out.out")" 0
+	[ -z "$1$2" ] || expect_match "the warning" "$(cat "$T/err.out")" "'log stdout' is left out.*'log stderr' is left out"
+	spawn_server echo echo --listen 127.0.0.1:9001
+	client ping 10 ping --connect 127.0.0.1:8080 --count 5
+	kill -TERM "$(cat "$T/pid")"
+	wait_until "its end" 5 test ! -e "$T/pid"
+}
+
 in_the_background_a_failure_is_told()
 {
 	config | start_shunt
@@ -145,5 +164,8 @@ run int_resets_at_once
 run int_ends_a_drain
 run hup_logs_the_servers_and_changes_nothing
 run in_the_background_it_is_ready_when_the_starter_ends
+run in_the_background_it_holds_no_pipe_of_the_starter started_into_pipes "" ""
+run in_the_background_it_logs_to_no_pipe_of_the_starter started_into_pipes "log stdout local0;log stderr local0" ""
+run in_the_background_it_logs_no_session_to_a_pipe_of_the_starter started_into_pipes "" "log stdout local0;log stderr local0"
 run in_the_background_a_failure_is_told
 net_end
