@@ -472,6 +472,10 @@ client()
 
 # ---- the balancer ----
 
+# Both directions belong to the kernel at once, whatever they do.
+# shellcheck disable=SC2034 # tests use it
+KERNEL="option splice-request;option splice-response"
+
 # config [GLOBAL-LINES [LISTEN-LINES]]: prints a configuration: clients at 127.0.0.1:8080, one server at 127.0.0.1:9001, and what
 # is given (";" separates lines).
 config()

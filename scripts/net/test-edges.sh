@@ -25,9 +25,10 @@ edges_through()
 	expect_no_leftovers "$before"
 }
 
-run edges_through_the_kernel edges_through kernel "splice require" ""
+run edges_through_the_kernel edges_through kernel "splice require" "$KERNEL"
 run edges_through_userspace edges_through userspace "" "no option splice-auto"
 run edges_with_requests_in_the_kernel edges_through requests "splice require" "option splice-request"
 run edges_with_responses_in_the_kernel edges_through responses "splice require" "option splice-response"
-run edges_with_a_tiny_limit edges_through tiny_limit "splice require;tune.splice.limit 4k" ""
+run edges_with_a_tiny_limit edges_through tiny_limit "splice require;tune.splice.limit 4k" "$KERNEL"
+run edges_with_movers_of_shunts_choice edges_through choice "splice require" ""
 net_end

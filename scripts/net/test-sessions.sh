@@ -8,9 +8,6 @@
 needs nft
 net_begin "$@"
 
-# Both directions belong to the kernel, whatever they do.
-KERNEL="option splice-request;option splice-response"
-
 # random_sessions COUNT LISTEN SERVER: drives them, by $DRIVER and $SERVE (words in front of the two programs); $BYTES at most, each
 # way.
 random_sessions()
@@ -163,7 +160,8 @@ lossy_loopback()
 {
 	local before
 
-	config "maxconn 200;splice require;$1" "$2" | start_shunt
+	# The log says who ended what, should anything go wrong.
+	config "maxconn 200;splice require;log stdout format raw local0;$1" "log global;option tcplog;$2" | start_shunt
 	before=$(descriptors)
 	lossy
 	BYTES=8m random_sessions "$(full 100 400)" 127.0.0.1:8080 127.0.0.1:9001

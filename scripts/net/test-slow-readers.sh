@@ -162,7 +162,7 @@ each_direction_changed()
 # Bursts that the limit has no room for, again and again, with an end between them.
 a_session_changes_its_movers_1000_times()
 {
-	config "splice require;tune.splice.limit 4k" "" | start_shunt
+	config "splice require;tune.splice.limit 4k" "$KERNEL" | start_shunt
 	spawn_server echo echo --listen 127.0.0.1:9001
 	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --size 256k --count 4000
 	wait_until "1000 changes of the mover and back, in each direction" 20 each_direction_changed 1000
