@@ -39,8 +39,6 @@ enum splice_fallback session_join(struct session *s)
 	int r;
 
 	for (int i = 0; fallback == FALLBACK_NONE && i < 2; i++) {
-		if (relay_held(&s->dirs[i].relay))
-			return FALLBACK_CHOICE; /* later */
 		ends[i] = (struct splice_end){
 			.fd = s->ends[i].poll.fd,
 			/* All that was ever written to this end; the SYN of our own connect counts as one. */

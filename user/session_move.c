@@ -89,9 +89,10 @@ static bool take_outcome(struct session *s, int i, const struct relay_outcome *o
 /* Moves the bytes of a direction that is not joined. */
 static struct relay_outcome move_relayed(struct session *s, int i)
 {
-	struct relay_outcome out =
-		relay_run(&s->dirs[i].relay, s->ends[i].poll.fd, s->ends[!i].poll.fd,
-			  s->table->scratch, CHUNK_SIZE, BUDGET);
+	struct relay *relay = &s->dirs[i].relay;
+	uint64_t budget = s->joining && relay_held(relay) ? 0 : BUDGET;
+	struct relay_outcome out = relay_run(relay, s->ends[i].poll.fd, s->ends[!i].poll.fd,
+					     s->table->scratch, CHUNK_SIZE, budget);
 
 	s->record->relayed[i] += out.moved;
 	return out;
@@ -105,8 +106,10 @@ static void run_relay(struct session *s, int i)
 
 	if (!take_outcome(s, i, &out))
 		return;
-	if (out.status != RELAY_EOF)
+	if (out.status != RELAY_EOF) {
+		session_join_flushed(s);
 		return;
+	}
 	/* On a socket that got into the map, though its peer did not, recv() == 0 proves nothing by
 	 * itself. */
 	if (s->record->cookie[i] && (sock_received(s->ends[i].poll.fd, &received) < 0 ||

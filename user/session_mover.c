@@ -104,23 +104,31 @@ static bool is_choosing(const struct session *s, int i)
 	return s->splice[i] == SPLICE_AUTO && !s->dirs[i].done;
 }
 
-/* Does what was chosen. Returns false if the session ended. */
-static bool follow(struct session *s)
+void session_join_flushed(struct session *s)
+{
+	if (!s->joining || relay_held(&s->dirs[CLIENT].relay) || relay_held(&s->dirs[SERVER].relay))
+		return;
+	s->joining = false;
+	list_del(&s->away);
+	session_join(s);
+	session_run(s, CLIENT);
+	session_run(s, SERVER);
+	session_update(s);
+}
+
+/* Does what was chosen. May end the session. */
+static void follow(struct session *s)
 {
 	bool away = false;
 
 	if (!s->joined) {
 		/* The kernel takes a session as a whole. */
+		s->joining = true;
 		for (int i = 0; i < 2; i++)
 			if (is_choosing(s, i) && !choose_is_kernel(s->dirs[i].choice))
-				return true;
-		if (session_join(s) == FALLBACK_CHOICE)
-			return true; /* something waits to be written: the next tick tries again */
-		list_del(&s->away);
-		session_run(s, CLIENT);
-		session_run(s, SERVER);
-		session_update(s);
-		return !s->ended;
+				s->joining = false;
+		session_join_flushed(s);
+		return;
 	}
 	for (int i = 0; i < 2; i++) {
 		bool want = choose_is_kernel(s->dirs[i].choice);
@@ -135,7 +143,6 @@ static bool follow(struct session *s)
 		stay_away(s);
 	else
 		list_del(&s->away);
-	return true;
 }
 
 static void on_tick(struct timer *timer)

@@ -71,6 +71,7 @@ struct session {
 	struct server *server; /* whose place we hold; NULL = none */
 	uint32_t number;       /* slot */
 	bool joined, ended;
+	bool joining;	      /* to be joined when nothing waits in a relay buffer: those that do are not filled again */
 	uint8_t splice[2];    /* enum splice_mode of each direction */
 	uint8_t broken;	      /* FLUSH: the end that is gone */
 	enum session_end why; /* FLUSH: how it will end */
@@ -137,7 +138,7 @@ void session_choose(struct session *s, struct server *failed);
 /* Connects to s->server. */
 void session_connect(struct session *s);
 
-/* Gives both sockets to the kernel. Userspace goes on where it cannot, with the same bytes in the same order. */
+/* Gives both sockets to the kernel; nothing may be held in a relay buffer. Userspace goes on where it cannot, with the same bytes in the same order. */
 enum splice_fallback session_join(struct session *s);
 
 /* The connect has succeeded: join, and let the bytes flow. */
@@ -173,6 +174,9 @@ void session_begin_choosing(struct session *s);
 
 /* Userspace has moved that many bytes of direction i. */
 void session_note_moved(struct session *s, int i, uint64_t bytes);
+
+/* Joins the session that is to be joined, if nothing is held any more. */
+void session_join_flushed(struct session *s);
 
 /* The program has counted another FLOW_SAMPLE segments of direction i. */
 void session_sampled(struct session *s, int i);
