@@ -415,7 +415,8 @@ void rig_load(struct rig *rig, const struct rig_options *o)
 
 void rig_connect(struct rig *rig, const struct rig_options *o)
 {
-	const struct sock_tuning tuning = {.limit = (uint32_t)(o->limit ?: 1024 * 1024)};
+	const struct sock_tuning tuning = {.limit = (uint32_t)(o->limit ?: 1024 * 1024),
+					   .begin = (uint32_t)(o->limit ?: 1024 * 1024)};
 	int pair[2];
 
 	rig->limit = tuning.limit;

@@ -37,6 +37,7 @@ struct lane {
 };
 
 struct world {
+	struct budget budget;
 	struct config config;
 	struct config_proxy *proxies[LANES];
 	struct loop *loop;
@@ -96,7 +97,8 @@ static void world_start(struct world *w)
 	const struct splice_options options = {.max_sessions = w->max_sessions, .pin_path = ""};
 	struct sessions_options o = {
 		.stats = &w->stats,
-		.tuning = {.limit = w->limit},
+		.tuning = {.limit = w->limit, .begin = w->limit},
+		.budget = &w->budget,
 		.ended = on_ended,
 		.arg = w,
 	};
@@ -104,6 +106,7 @@ static void world_start(struct world *w)
 	uint32_t i = 0;
 	char why[300] = "";
 
+	w->budget = (struct budget){.max = 1ull << 40, .limit = w->limit};
 	if (splice_new(&w->sp, &options, why, sizeof(why)) < 0)
 		fail_msg("splice_new: %s", why);
 	assert_ok(loop_new(&w->loop));
@@ -187,7 +190,7 @@ static void world_done(struct world *w)
 /* A client calls, and its session begins. Seeds: 2n for the client, 2n + 1 for the server. */
 static int lane_call(struct world *w, struct lane *lane, uint8_t n)
 {
-	const struct sock_tuning tuning = {.limit = w->limit};
+	const struct sock_tuning tuning = {.limit = w->limit, .begin = w->limit};
 	struct addr from;
 	socklen_t len = sizeof(from);
 	int fd = -1;

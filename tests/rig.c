@@ -9,7 +9,7 @@
 
 #define TURN_NS (200 * NS_PER_US)
 
-static const struct sock_tuning tuning = { .limit = RIG_LIMIT };
+static const struct sock_tuning tuning = { .limit = RIG_LIMIT, .begin = RIG_LIMIT };
 
 static bool on_accepted(void *arg, int fd, const struct addr *client)
 {
@@ -64,6 +64,7 @@ void rig_init(struct rig *r, uint32_t nr_servers)
 		.max_sessions = RIG_SESSIONS,
 		.client.fd = -1,
 		.server.fd = -1,
+		.budget = { .max = 1ull << 40, .limit = RIG_LIMIT },
 		.fds_before = net_count_fds(),
 	};
 	conf_init(&r->config);
@@ -86,6 +87,7 @@ static void start(struct rig *r)
 		.stats = &r->stats,
 		.splice = r->splice,
 		.tuning = tuning,
+		.budget = &r->budget,
 		.ended = on_ended,
 		.arg = r,
 	};

@@ -49,6 +49,7 @@ struct rig {
 	struct splice *splice;
 	struct sessions *sessions;
 	struct process_stats stats;
+	struct budget budget;
 	struct frontend *fe;
 	struct backend *be;
 	struct listener *listener;

@@ -13,7 +13,7 @@
 
 #define LIMIT (512 * 1024)
 
-static const struct sock_tuning tuning = { .limit = LIMIT };
+static const struct sock_tuning tuning = { .limit = LIMIT, .begin = LIMIT };
 
 /* What the next accept4() is to fail with, and leave the client where it is; 0 = nothing. */
 static int accept_error;

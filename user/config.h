@@ -92,7 +92,8 @@ struct config_global {
 	char pin_path[200];		 /* "/sys/fs/bpf/shunt"; "" for `bpf-pin-path none` */
 	bool splice_require;		 /* `splice require`: no start without the kernel path */
 	bool splice_none;		 /* `nosplice`; config_finish() made all modes SPLICE_OFF */
-	unsigned int splice_limit;	 /* tune.splice.limit, bytes; 2m; 4k to 64m */
+	uint64_t splice_limit;		 /* tune.splice.limit, bytes; 2m; 4k to 64m */
+	uint64_t splice_budget;		 /* tune.splice.budget, bytes; 0: a quarter of the memory, at most 1g */
 	unsigned int stats_timeout_ms;	 /* `stats timeout`, 10 s; 0 = never */
 	unsigned int hard_stop_after_ms; /* 0 = never */
 	struct list log_targets;	 /* of struct log_target */

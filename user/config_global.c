@@ -64,6 +64,11 @@ static void parse_splice_limit(struct config_parser *p)
 	config_size(p, p->args, "tune.splice.limit", 4u << 10, 64u << 20, field(p));
 }
 
+static void parse_splice_budget(struct config_parser *p)
+{
+	config_size(p, p->args, "tune.splice.budget", 1u << 20, 1ull << 40, field(p));
+}
+
 static void parse_pidfile(struct config_parser *p)
 {
 	config_string(p, p->args, "the pid file", field(p), sizeof(p->config->global.pidfile));
@@ -124,6 +129,8 @@ const struct config_keyword config_global_keywords[] = {
 	{ "nosplice", SECTION_GLOBAL, 0, 0, parse_nosplice, "", .value = GLOBAL(splice_none) },
 	{ "tune.splice.limit", SECTION_GLOBAL, 1, 1, parse_splice_limit, "SIZE",
 	  .value = GLOBAL(splice_limit) },
+	{ "tune.splice.budget", SECTION_GLOBAL, 1, 1, parse_splice_budget, "SIZE",
+	  .value = GLOBAL(splice_budget) },
 	{ "hard-stop-after", SECTION_GLOBAL, 1, 1, parse_time, "TIME",
 	  .value = GLOBAL(hard_stop_after_ms) },
 	{ "stats socket", SECTION_GLOBAL, 1, CONFIG_WORDS_MAX, config_parse_stats_socket,

@@ -131,7 +131,7 @@ bool config_time(struct config_parser *p, const struct config_word *w, const cha
 		 unsigned int *ret);
 /* Bytes; min and max are multiples of 1k. */
 bool config_size(struct config_parser *p, const struct config_word *w, const char *what,
-		 unsigned int min, unsigned int max, unsigned int *ret);
+		 uint64_t min, uint64_t max, uint64_t *ret);
 /* A proxy's or a server's name. */
 bool config_name(struct config_parser *p, const struct config_word *w, char ret[CONFIG_NAME_MAX]);
 /* Anything without control bytes; size includes the NUL. */

@@ -73,7 +73,7 @@ bool config_time(struct config_parser *p, const struct config_word *w, const cha
 }
 
 bool config_size(struct config_parser *p, const struct config_word *w, const char *what,
-		 unsigned int min, unsigned int max, unsigned int *ret)
+		 uint64_t min, uint64_t max, uint64_t *ret)
 {
 	unsigned int shift = 0;
 	const char *end;
@@ -85,11 +85,11 @@ bool config_size(struct config_parser *p, const struct config_word *w, const cha
 		end++;
 	}
 	if (!end || *end || n > UINT32_MAX || n << shift < min || n << shift > max) {
-		config_fail(p, w, "%s takes a size from %uk to %uk (units: k, m, g), not %s", what,
-			    min >> 10, max >> 10, config_show(w->text).text);
+		config_fail(p, w, "%s takes a size from %luk to %luk (units: k, m, g), not %s", what,
+			    (unsigned long)(min >> 10), (unsigned long)(max >> 10), config_show(w->text).text);
 		return false;
 	}
-	*ret = (unsigned int)(n << shift);
+	*ret = n << shift;
 	return true;
 }
 

@@ -16,6 +16,7 @@
 #define DESCRIPTOR_RESERVE 96	  /* listeners, logs, stats clients, maps, the loop: what is not a session's */
 #define MAXCONN_DEFAULT 20000	  /* when the descriptor limit would allow more and nobody asked for it */
 #define THREADS_MAX 64u		  /* unless nbthread says otherwise */
+#define BUDGET_DEFAULT (1ull << 30)
 #define BACKLOG_DEFAULT 4096	  /* the kernel cuts it to net.core.somaxconn */
 
 /* ---- stopping ---- */
@@ -158,7 +159,10 @@ static int set_limits(struct lb *lb)
 
 static int open_listeners(struct lb *lb, struct lb_listener **ret)
 {
-	const struct sock_tuning tuning = { .limit = lb->config->global.splice_limit };
+	const struct sock_tuning tuning = {
+		.limit = lb->budget.limit,
+		.begin = budget_begin(&lb->budget),
+	};
 	struct frontend *f;
 	size_t nr = 0;
 	int failed = 0;
@@ -286,6 +290,13 @@ static uint32_t usable_cores(void)
 	return sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : MIN((uint32_t)CPU_COUNT(&set), THREADS_MAX);
 }
 
+static uint64_t budget_max(const struct config_global *g)
+{
+	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
+	return g->splice_budget ?: MIN(memory / 4, BUDGET_DEFAULT);
+}
+
 static int build(struct lb *lb)
 {
 	struct lb_listener *opened = NULL;
@@ -294,6 +305,7 @@ static int build(struct lb *lb)
 	r = set_limits(lb);
 	if (r < 0)
 		return r;
+	lb->budget = (struct budget){ .max = budget_max(&lb->config->global), .limit = (uint32_t)lb->config->global.splice_limit };
 	lb->nr_threads = MIN(lb->config->global.nbthread ?: usable_cores(), lb->maxconn);
 	r = pool_new(&lb->pool, lb->config, lb->maxconn);
 	if (r < 0)

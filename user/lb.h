@@ -27,6 +27,7 @@ struct lb {
 	struct ledger *ledger;
 	struct admin *admin;
 	struct process_stats stats;
+	struct budget budget;	     /* of what waits towards peers */
 	uint32_t nr_listeners;	     /* of each thread */
 	uint32_t maxconn;	     /* sessions of the process */
 	uint32_t taken;		     /* of maxconn, accepts under way included; atomic */

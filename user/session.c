@@ -342,6 +342,10 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 	timer_init(&s->timer, on_timer);
 	timer_init(&s->retry, on_retry);
 	list_init(&s->away);
+	for (int i = 0; i < 2; i++)
+		s->dirs[i].limit = budget_begin(t->o.budget);
+	if (s->dirs[SERVER].limit != t->o.tuning.begin)
+		sock_limit(fd, s->dirs[SERVER].limit);
 	session_connect_init(s);
 	session_end_init(s);
 	s->ends[CLIENT].poll.fd = s->record->fd[CLIENT] = fd;

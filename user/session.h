@@ -6,6 +6,7 @@
 #ifndef SHUNT_SESSION_H
 #define SHUNT_SESSION_H
 
+#include "budget.h"
 #include "ledger.h"
 #include "loop.h"
 #include "pool.h"
@@ -21,7 +22,8 @@ struct sessions_options {
 	struct splice *splice; /* NULL: userspace moves every byte */
 	struct ledger *ledger;
 	struct process_stats *stats;
-	struct sock_tuning tuning; /* its limit is the splice limit too */
+	struct sock_tuning tuning; /* its limit is the most that one direction gets of the budget */
+	struct budget *budget;
 	uint32_t thread;	   /* whose records and events these are */
 	/* A session is gone, its slot and descriptors are free again: once for every session_start(). */
 	void (*ended)(void *arg, struct frontend *fe);

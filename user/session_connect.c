@@ -48,9 +48,12 @@ enum splice_fallback session_join(struct session *s)
 		};
 	}
 	if (fallback == FALLBACK_NONE) {
-		r = splice_join(t->o.splice, s->number, t->o.thread, ends, t->o.tuning.limit);
-		for (int i = 0; i < 2; i++)
+		r = splice_join(t->o.splice, s->number, t->o.thread, ends,
+				MIN(s->dirs[0].limit, s->dirs[1].limit));
+		for (int i = 0; i < 2; i++) {
 			s->record->cookie[i] = ends[i].cookie;
+			flow_set(flow_of(s, i), limit, s->dirs[i].limit);
+		}
 		fallback = fallback_of(r);
 	}
 	s->record->fallback = fallback;
@@ -72,8 +75,12 @@ void session_connected(struct session *s)
 	loop_timer_clear(t->o.loop, &s->timer);
 	s->record->connected_ns = s->active_ns = now;
 	set_state(s, LEDGER_RELAY);
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
 		s->splice[i] = (uint8_t)splice_mode(s, i);
+		/* What belongs to the kernel is to go on without us: it has its whole limit from the beginning. */
+		if (s->splice[i] == SPLICE_ON && sock_limit(s->ends[!i].poll.fd, t->o.tuning.limit) == 0)
+			s->dirs[i].limit = t->o.tuning.limit;
+	}
 	s->record->fallback = hindrance(s);
 	if (s->record->fallback == FALLBACK_NONE) {
 		s->record->fallback = FALLBACK_CHOICE;
@@ -182,6 +189,8 @@ void session_connect(struct session *s)
 	}
 	e->poll.fd = s->record->fd[SERVER] = fd;
 	r = sock_tune(fd, &t->o.tuning);
+	if (r == 0 && s->dirs[CLIENT].limit != t->o.tuning.begin)
+		r = sock_limit(fd, s->dirs[CLIENT].limit);
 	if (r == 0 && connect(fd, &to->sa, addr_len(to)) < 0 && errno != EINPROGRESS)
 		r = -errno;
 	if (r < 0) {

@@ -249,8 +249,11 @@ void session_end(struct session *s, enum session_end why)
 	count_end(s, why, bytes);
 	if (t->o.splice && (s->record->cookie[0] || s->record->cookie[1]))
 		splice_leave(t->o.splice, s->number, s->record->cookie);
-	relay_done(&s->dirs[0].relay);
-	relay_done(&s->dirs[1].relay);
+	for (int i = 0; i < 2; i++) {
+		relay_done(&s->dirs[i].relay);
+		if (s->dirs[i].charged)
+			budget_return(t->o.budget, s->dirs[i].limit);
+	}
 	pool_tried_done(&s->tried);
 	stats_leave(&s->frontend->stats);
 	stats_leave(&s->backend->stats);

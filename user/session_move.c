@@ -11,6 +11,7 @@
 #define SLOW_NS                                                                                    \
 	(2 * NS_PER_MS) /* half the queue takes this long: slow enough for a small buffer on the   \
 			   source, */
+#define QUICK_NS (20 * NS_PER_MS) /* half the queue took less than this: a larger limit is for use */
 #define SLOW_TIMES 3	/* if it does so as often as this in a row */
 #define TOKENS 100	/* looks at a window that might be closed */
 #define MISSING_NS                                                                                 \
@@ -48,6 +49,30 @@ static bool is_proven(struct session *s, int i)
 	return true;
 }
 
+static void begin_wait(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+
+	d->blocked_ns = loop_now(s->table->o.loop);
+	if (d->charged)
+		return;
+	d->charged = true;
+	budget_charge(s->table->o.budget, d->limit);
+}
+
+/* The peer has taken half of its queue, quickly: more may wait for it next time. */
+static void grow_limit(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	uint32_t limit = budget_grow(s->table->o.budget, d->limit);
+
+	if (limit == d->limit || sock_limit(s->ends[!i].poll.fd, limit) < 0)
+		return;
+	d->limit = limit;
+	if (s->joined)
+		flow_set(flow_of(s, i), limit, limit);
+}
+
 /* What relay_run() said, seen from the session. Returns false if the session changed its state or
  * ended. */
 static bool take_outcome(struct session *s, int i, const struct relay_outcome *out)
@@ -62,7 +87,7 @@ static bool take_outcome(struct session *s, int i, const struct relay_outcome *o
 	if (d->starved)
 		session_arm_retry(s);
 	if (out->status == RELAY_BLOCKED && !d->blocked)
-		d->blocked_ns = loop_now(s->table->o.loop);
+		begin_wait(s, i);
 	d->blocked = out->status == RELAY_BLOCKED;
 	switch (out->status) {
 	case RELAY_IDLE:
@@ -205,7 +230,7 @@ static bool move_passed(struct session *s, int i)
 		return !s->ended;
 	}
 	if (d->slow >= SLOW_TIMES && !d->tight)
-		d->tight = sock_tighten(source, (uint32_t)(f->limit / 8));
+		d->tight = sock_tighten(source, d->limit / 8);
 	if (!is_proven(s, i)) {
 		d->proving = true;
 		session_arm_retry(s);
@@ -302,6 +327,8 @@ static void note_speed(struct session *s, int i)
 
 	if (!d->blocked)
 		return;
+	if (took < QUICK_NS)
+		grow_limit(s, i);
 	if (took >= SLOW_NS) {
 		d->slow = MIN(d->slow + 1, SLOW_TIMES);
 	} else {

@@ -57,6 +57,8 @@ struct direction {
 			 bring what was passed */
 	bool eof;     /* the source sent FIN */
 	bool done;    /* the peer was sent FIN, or is never to get another byte */
+	uint32_t limit;			/* bytes that may wait, unsent, in the peer */
+	bool charged;			/* the budget knows of it */
 	uint8_t choice;			/* enum choose_reason: who is to move it, and why */
 	uint32_t reads, window;		/* of userspace since the last look; the load's when it last moved something */
 	uint64_t looked_ns, looked_segments; /* as of the last look of the choice */

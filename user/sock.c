@@ -32,7 +32,7 @@ int sock_tune(int fd, const struct sock_tuning *t)
 		int level, option, value;
 	} options[] = {
 		{ IPPROTO_TCP, TCP_NODELAY, 1 },
-		{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)t->limit },
+		{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)t->begin },
 		{ IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S },
 		{ IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
 		{ IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT },
@@ -52,6 +52,11 @@ int sock_tune(int fd, const struct sock_tuning *t)
 			return r;
 	}
 	return setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ? -errno : 0;
+}
+
+int sock_limit(int fd, uint32_t limit)
+{
+	return set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)limit);
 }
 
 static void close_lingering(int fd, int onoff)

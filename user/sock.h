@@ -11,7 +11,8 @@
 
 /* How sockets of sessions are set up. A listening socket hands all of it down to what it accepts. */
 struct sock_tuning {
-	uint32_t limit; /* bytes that may wait unsent in the send queue (TCP_NOTSENT_LOWAT); the send buffer is made larger */
+	uint32_t limit; /* the most bytes that may ever wait unsent in the send queue: the send buffer is made larger */
+	uint32_t begin; /* those that may at first (TCP_NOTSENT_LOWAT): see sock_limit() */
 };
 
 /*
@@ -21,6 +22,9 @@ struct sock_tuning {
  * Returns 0 or setsockopt(2)'s -errno.
  */
 int sock_tune(int fd, const struct sock_tuning *t);
+
+/* Sets the bytes that may wait unsent; not more than what sock_tune() was told. Returns 0 or setsockopt(2)'s -errno. */
+int sock_limit(int fd, uint32_t limit);
 
 /* close(fd) without the reset: what is queued is still delivered, then FIN. */
 void sock_close_orderly(int fd);

@@ -36,7 +36,7 @@ joined_flows_go_on_while_the_daemon_is_stopped()
 # The limit is as large as the transfer: however late the receiver gets its CPU, it is not exceeded.
 transfers_below_the_limit_go_on_while_the_daemon_is_stopped()
 {
-	config "splice require;tune.splice.limit 32m" "" | start_shunt
+	config "splice require;tune.splice.limit 32m" "$KERNEL" | start_shunt
 	spawn_server sink sink --verify --listen 127.0.0.1:9001 --stats "$T/sink.stats"
 	spawn push "$PEER" push --connect 127.0.0.1:8080 --bytes 32m --rate 16m
 	wait_until "a session in the kernel" 5 sessions_in_the_kernel 1
