@@ -81,20 +81,21 @@ wan_begin()
 	else
 		ip netns add "$WIRE"
 		set_host "$WIRE"
-		ip -n "$CLIENT" link add eth1 type veth peer name a netns "$WIRE"
-		ip -n "$BALANCER" link add to3 type veth peer name b netns "$WIRE"
+		ip -n "$CLIENT" link add eth1 type veth peer name left netns "$WIRE"
+		ip -n "$BALANCER" link add to3 type veth peer name right netns "$WIRE"
 		ip -n "$CLIENT" addr add 10.0.3.2/24 dev eth1
 		ip -n "$BALANCER" addr add 10.0.3.1/24 dev to3
-		ip -n "$WIRE" link set a up
-		ip -n "$WIRE" link set b up
+		ip -n "$WIRE" link set left up
+		ip -n "$WIRE" link set right up
 		ip -n "$CLIENT" link set eth1 up
 		ip -n "$BALANCER" link set to3 up
-		nsenter "--net=/run/netns/$WIRE" "$LOAD" delay --interfaces a,b --delay-ms 25 > "$T/delay.out" 2>&1 &
+		nsenter "--net=/run/netns/$WIRE" "$LOAD" delay --interfaces left,right --delay-ms 25 > "$T/delay.out" 2>&1 &
 		WAN="a delaying forwarder of ours, 25 ms each way"
 	fi
 	ip -n "$CLIENT" route add 10.0.4.0/24 via 10.0.3.1
 	ip -n "$SERVER" route add 10.0.3.0/24 via 10.0.2.1
-	wait_for 10 on "$CLIENT" ping -qc 1 -W 2 10.0.4.2 > /dev/null 2>&1
+	wait_for 10 on "$CLIENT" ping -qc 1 -W 2 10.0.4.2 > /dev/null 2>&1 || return 1
+	WAN_ROUTED=yes
 }
 
 # net_is tso|mtu|bbr|wan: what the rows that follow run over.
@@ -102,12 +103,12 @@ net_is()
 {
 	local host link offload=on gro=off congestion=cubic
 
+	[ "$1" != wan ] || [ -n "${WAN_ROUTED:-}" ] || wan_begin || return 1
 	[ "${NET_NOW:-}" != "$1" ] || return 0
-	NET_NOW=$1
+	NET_NOW=
 	case $1 in
 	mtu) offload=off gro=on ;;
 	bbr) congestion=bbr ;;
-	wan) [ -n "${WAN:-}" ] || wan_begin || return 1 ;;
 	esac
 	for host in "$CLIENT:eth0" "$SERVER:eth0" "$BALANCER:to1" "$BALANCER:to2"; do
 		link=${host#*:} host=${host%:*}
@@ -116,4 +117,5 @@ net_is()
 			note_once "$congestion cannot be chosen here: measured with $(on "$host" cat /proc/sys/net/ipv4/tcp_congestion_control)"
 	done
 	if [ "$1" = wan ]; then FRONT=10.0.3.1 BACK=10.0.4.2; else FRONT=10.0.1.1 BACK=10.0.2.2; fi
+	NET_NOW=$1
 }
