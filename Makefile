@@ -105,7 +105,7 @@ check-bench: $(BUILD)/load ## would the bench notice a wrong byte? (no privilege
 	$(Q)$(BUILD)/load selftest
 
 .PHONY: bench
-bench: all $(BUILD)/load ## measure against HAProxy and nginx, write docs/BENCHMARKS.md (root, over an hour); BENCH="--rows download"
+bench: all $(BUILD)/load ## measure against HAProxy and nginx, write docs/BENCHMARKS.md (root, an hour and a half); BENCH="--rows download"
 	$(Q)scripts/bench.sh $(BENCH)
 
 .PHONY: bench-quick

@@ -131,7 +131,7 @@ as_owner()
 
 build()
 {
-	as_owner make -C "$ROOT" -j"$(nproc)" all "$BUILD/load" > "$T/make.log" 2>&1 ||
+	as_owner make -C "$ROOT" BUILD="$BUILD" -j"$(nproc)" all "$BUILD/load" > "$T/make.log" 2>&1 ||
 		{ tail -n 20 "$T/make.log"; fail "make could not build"; }
 }
 
@@ -173,6 +173,7 @@ describe_machine()
 	printf 'haproxy\tHAProxy %s\n' "$(version_of haproxy -v)"
 	printf 'nginx\tnginx %s\n' "$(version_of nginx -v)"
 	printf 'rounds\t%s\n' "$ROUNDS"
+	printf 'command\t%s\n' "scripts/bench.sh${*:+ $*}"
 	printf 'seconds\t%s\n' "$SECONDS_EACH"
 }
 
@@ -192,7 +193,7 @@ outside()
 	build
 	as_owner mkdir -p "$OUT"
 	if [ -n "$MEASURE" ]; then
-		describe_machine > "$OUT/machine.tsv"
+		describe_machine "$@" > "$OUT/machine.tsv"
 		allow_congestion_controls
 		SHUNT_BENCH_INSIDE=$T unshare --mount --net --pid --fork --kill-child --mount-proc "$0" "$@" || status=$?
 		[ "$status" -ne 130 ] || exit 130

@@ -72,9 +72,9 @@ SECTIONS = {
     "load": ("What others notice", "The same echo flows alone (first window), then beside the load that the row names (\"then\").",
              ["p99_us", "then_p99_us", "then_p999_us", "then_others_mbit", "peak_mb", "then_peak_mb", "kernel_pct"], None),
     "stop": ("The daemon is stopped", "First window: running. Then the balancer's processes get SIGSTOP. 0 is no mistake: "
-             "who moves bytes in userspace moves none.", ["mbit", "per_s", "then_p99_us", "kernel_pct"], None),
+             "who moves bytes in userspace moves none.", ["then_p99_us", "switches_gb", "kernel_pct"], None),
     "idle": ("Idle connections", "Proportional memory (Pss) of all the balancer's processes, after less before, by session; "
-             "and of the whole machine, whose kernel keeps two sockets for each of four ends.",
+             "and of the whole machine, whose kernel keeps four sockets for a session: the client's, two of the balancer, the server's.",
              ["pss_mb", "machine_session_bytes", "idle_switches_s"], None),
     "syscalls": ("System calls of a short session", "strace -c -f of the daemon during short sessions in orderly close, divided by them.",
                  [], None),
@@ -236,14 +236,17 @@ def verdicts(results, rows):
 def verdict_table(found, sections):
     names = {True: "yes", False: "**no**", None: "not measured"}
     return table(["row", "target", "shunt", "met"],
-                 [[f"{v.row.title} ({sections[v.row.section][0].split(':')[-1].strip()})" if v.row.section in ("mtu", "bbr")
-                   else v.row.title, v.text, v.got, names[v.met]] for v in found])
+                 [[v.row.title + (f" ({sections[v.row.section][0].split(': ')[-1]})" if v.row.section in ("mtu", "bbr", "stop")
+                                  else ""), v.text, v.got, names[v.met]] for v in found])
 
 
 # ---- tables ----
 
 def row_table(results, row):
-    columns = [m for m in SECTIONS[row.section][2] if m != row.metric and
+    columns = SECTIONS[row.section][2]
+    if row.section == "stop": # the first window of the same
+        columns = [row.metric.removeprefix("then_")] + columns
+    columns = [m for m in columns if m != row.metric and
                any(any(results.values(row.name, c, m)) for c in results.contenders(row.name))]
     head = ["", METRICS[row.metric][0], "× best peer", "× direct"] + [METRICS[m][0] for m in columns]
     if row.metric.startswith("then_"):
@@ -289,25 +292,30 @@ def syscall_table(results, row):
 
 # ---- plots ----
 
-PLOT = """set terminal svg size {width},360 font "sans-serif,12" background "white"
+PLOT = """set terminal svg size {width},380 font "sans-serif,13" background "white"
 set output "{out}"
-set style data histogram
-set style histogram errorbars gap 1.5 lw 1
 set style fill solid 1.0 noborder
-set boxwidth 0.9
-set bars 0.4
+set boxwidth {box}
+set xrange [-0.6:{right}]
 set yrange [0:*]
-set grid ytics lc rgb "#d0d0d0" lw 0.5
-set border 3 lc rgb "#606060"
+set bmargin 3.5
+set xtics ({tics}) scale 0
+set grid ytics lc rgb "#d0d0d0" lw 0.5 dt solid
+set border 1 lc rgb "#606060"
+set ytics scale 0
 set tics nomirror out textcolor rgb "#303030"
-set key outside top center horizontal textcolor rgb "#303030" samplen 1
+set key outside top center horizontal textcolor rgb "#303030" samplen 1 reverse Left
 set ylabel "{label}" textcolor rgb "#303030"
 set title "{title}" textcolor rgb "#000000"
-$data << END
 {data}
-END
 plot {what}
 """
+
+
+def tic(title):
+    """In two lines: the row, and how many connections."""
+    what, _, rest = title.partition(", ")
+    return f"{what}\\n{rest}"
 
 
 def plot(results, rows, metric, title, path):
@@ -317,17 +325,21 @@ def plot(results, rows, metric, title, path):
     if not rows or not contenders:
         return False
     heading, divisor, _, _ = METRICS[metric]
-    lines = []
-    for r in rows:
-        cells = ['"' + r.title.replace("connections", "conn.").replace("connection", "conn.").replace(", ", "\\n", 1) + '"']
-        for c in contenders:
-            values = [v / divisor for v in results.values(r.name, c, metric)] or [0]
-            cells += [f"{statistics.median(values):.4f}", f"{min(values):.4f}", f"{max(values):.4f}"]
-        lines.append(" ".join(cells))
-    what = ", ".join(f'$data using {3 * i + 2}:{3 * i + 3}:{3 * i + 4}{":xtic(1)" if i == 0 else ""} '
-                     f'title "{TITLES[c]}" lc rgb "{COLOURS[c]}"' for i, c in enumerate(contenders))
-    script = PLOT.format(out=path, label=heading, title=title, data="\n".join(lines), what=what,
-                         width=max(520, 200 + 110 * len(rows)))
+    step = 0.82 / len(contenders)
+    blocks, bars, whiskers = [], [], []
+    for i, c in enumerate(contenders):
+        lines = []
+        for group, r in enumerate(rows):
+            values = [v / divisor for v in results.values(r.name, c, metric)]
+            if values:
+                x = group + (i - (len(contenders) - 1) / 2) * step
+                lines.append(f"{x:.4f} {statistics.median(values):.4f} {min(values):.4f} {max(values):.4f}")
+        blocks.append(f"$data{i} << END\n" + "\n".join(lines) + "\nEND")
+        bars.append(f'$data{i} using 1:2 with boxes lc rgb "{COLOURS[c]}" title "{TITLES[c]}"')
+        whiskers.append(f'$data{i} using 1:3:(0):($4-$3) with vectors nohead lc rgb "#303030" lw 1 notitle')
+    script = PLOT.format(out=path, label=heading, title=title, data="\n".join(blocks), what=", ".join(bars + whiskers),
+                         box=f"{step * 0.92:.4f}", right=f"{len(rows) - 0.4:.1f}", width=max(640, 200 + 120 * len(rows)),
+                         tics=", ".join(f'"{tic(r.title)}" {i}' for i, r in enumerate(rows)))
     subprocess.run(["gnuplot"], input=script, text=True, check=True)
     return True
 
@@ -380,10 +392,11 @@ RULES = """## Rules
 
 REPRODUCE = """## Reproduce
 
-    sudo make bench                                        # all of it: {rounds} rounds of {seconds} s
-    sudo make bench-quick                                  # the main rows, two minutes, printed only
+    sudo make bench                # all of it: 5 rounds of 3 s, an hour and a half; writes this file
+    sudo make bench-quick          # the main rows, two minutes, printed only
+    sudo {command}    # this very run
     sudo scripts/bench.sh --rows 'echo' --rounds 9 --contenders haproxy,shunt --no-write
-    sudo scripts/bench.sh --help
+    scripts/bench.sh --help
 
 It installs HAProxy, nginx and its own tools from Debian, builds, and needs nothing else. The rows and their
 commands are in [scripts/bench/rows](../scripts/bench/rows), the configurations of the contenders in
@@ -407,7 +420,7 @@ def document(results, rows, made):
     out += [table(["", "measured with"], [["date", m["date"]], ["shunt", m["shunt"]], ["peers", f"{m['haproxy']}, {m['nginx']}"],
                   ["machine", f"{m['cpu']}, {m['memory']}"], ["system", f"{m['system']}, {m['kernel']}"],
                   ["rounds", f"{m['rounds']} of {m['seconds']} s (some rows fewer, see their column in scripts/bench/rows)"]])]
-    out += [f"- {note}" for note in results.notes] + [""]
+    out += [f"- {note}" for note in results.notes] + [""] * bool(results.notes)
     out += ["## Targets", "", verdict_table(verdicts(results, rows), SECTIONS)]
     for section, (title, text, _, _) in SECTIONS.items():
         here = [r for r in rows if r.section == section and r.name in results.runs]
