@@ -167,7 +167,7 @@ describe_machine()
 	printf 'kernel\t%s\n' "$(uname -sr)"
 	printf 'cpu\t%s x %s\n' "$(nproc)" "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"
 	printf 'memory\t%s MB\n' "$(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo)"
-	printf 'system\t%s\n' "$(. /etc/os-release && echo "$PRETTY_NAME")"
+	printf 'system\t%s\n' "$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
 	printf 'shunt\t%s%s\n' "$("$BUILD/shunt" -v 2>&1 | head -n 1)" \
 		"$(as_owner git -C "$ROOT" describe --always --dirty 2> /dev/null | sed 's/.*/ (&)/')"
 	printf 'haproxy\tHAProxy %s\n' "$(version_of haproxy -v)"
