@@ -87,6 +87,31 @@ $(TOOLS):
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@
 
+# ---- the bench's load generator ----
+
+BENCH_OBJ := $(patsubst tests/bench/%.c,$(BUILD)/bench/%.o,$(sort $(wildcard tests/bench/*.c)))
+
+$(BUILD)/bench/%.o: tests/bench/%.c Makefile
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/load: $(BENCH_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ -lpthread
+
+.PHONY: check-bench
+check-bench: $(BUILD)/load ## would the bench notice a wrong byte? (no privileges, seconds)
+	$(Q)$(BUILD)/load selftest
+
+.PHONY: bench
+bench: all $(BUILD)/load ## measure against HAProxy and nginx, write docs/BENCHMARKS.md (root, an hour and a half); BENCH="--rows download"
+	$(Q)scripts/bench.sh $(BENCH)
+
+.PHONY: bench-quick
+bench-quick: all $(BUILD)/load ## the main rows of it, in two minutes, printed only (root)
+	$(Q)scripts/bench.sh --quick $(BENCH)
+
 # ---- tests ----
 # Each test links only what its module may use, so that a forbidden call does not link.
 
@@ -194,7 +219,7 @@ fuzz: $(BUILD)/fuzz_config ## feed the parser with mutations for FUZZ_SECONDS (6
 
 # ---- housekeeping ----
 
-FORMATTED := $(wildcard user/*.[ch] include/*.h tests/*.[ch] tests/tools/*.[ch] tests/fuzz/*.c)
+FORMATTED := $(wildcard user/*.[ch] include/*.h tests/*.[ch] tests/tools/*.[ch] tests/bench/*.[ch] tests/fuzz/*.c)
 .PHONY: fmt
 fmt: ## format the C code (clang-format 14)
 	clang-format -i $(FORMATTED)
@@ -202,7 +227,7 @@ fmt: ## format the C code (clang-format 14)
 .PHONY: lint
 lint: ## what the tools say: format, shellcheck, cppcheck
 	clang-format --dry-run -Werror $(FORMATTED)
-	shellcheck scripts/*.sh scripts/net/*.sh
+	shellcheck scripts/*.sh scripts/net/*.sh scripts/bench/*.sh
 	cppcheck -q --enable=warning,portability --inline-suppr --error-exitcode=1 -Iuser -Iinclude user
 
 compile_commands.json: Makefile
@@ -217,7 +242,7 @@ install: $(BUILD)/shunt ## install the daemon and its manual under DESTDIR and P
 	install -D -m 644 docs/shunt.8 $(DESTDIR)$(PREFIX)/share/man/man8/shunt.8
 	install -D -m 644 docs/shunt.cfg.5 $(DESTDIR)$(PREFIX)/share/man/man5/shunt.cfg.5
 
--include $(wildcard $(BUILD)/tools/*.d $(BUILD)/user/*.d $(BUILD)/tests/*.d $(BUILD)/*.d)
+-include $(wildcard $(BUILD)/tools/*.d $(BUILD)/bench/*.d $(BUILD)/user/*.d $(BUILD)/tests/*.d $(BUILD)/*.d)
 
 .PHONY: clean
 clean: ## remove what was built
