@@ -23,6 +23,7 @@
 #
 # Settings, from the environment:
 #	SHUNT_BUILD	where shunt, exact and edges are	build
+#	SHUNT_NBTHREAD	threads of each daemon		the daemon's own choice
 #	SHUNT_NET_SEED	of random sessions (each test prints the one it used)
 #	SHUNT_NET_KEEP	directory: gets $T of each failed test
 #	CI		set: a skip is a failure
@@ -461,6 +462,9 @@ spawn_shunt()
 
 	shift
 	cat > "$T/$name.cfg"
+	# At its end, so that the numbers of the lines stay what they are.
+	[ -z "${SHUNT_NBTHREAD:-}" ] || has_line "$T/$name.cfg" nbthread ||
+		printf 'global\n  nbthread %s\n' "$SHUNT_NBTHREAD" >> "$T/$name.cfg"
 	# shellcheck disable=SC2086 # words
 	spawn "$name" ${RUN_AS:-} "$DAEMON" -f "$T/$name.cfg" "$@"
 }
