@@ -112,7 +112,9 @@ HELPS_listener := netpair run_loop
 HELPS_session := fake_splice rig conf netpair run_loop
 HELPS_session_connect := $(HELPS_session)
 HELPS_session_splice := $(HELPS_session)
-HELPS_pool := conf
+HELPS_pool := conf threads
+HELPS_stats := threads
+HELPS_ledger := threads
 
 $(BUILD)/tests/%.o: tests/%.c Makefile
 	$(call say,CC,$@)
