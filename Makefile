@@ -106,7 +106,7 @@ USES_session_connect := $(USES_session)
 USES_session_splice := $(USES_session)
 USES_admin := admin admin_% config config_% loop sock pool balance stats ledger log addr
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
-HELPS_loop := netpair run_loop
+HELPS_loop := netpair run_loop threads
 HELPS_relay := netpair
 HELPS_listener := netpair run_loop
 HELPS_session := fake_splice rig conf netpair run_loop
