@@ -114,6 +114,7 @@ HELPS_session_connect := $(HELPS_session)
 HELPS_session_splice := $(HELPS_session)
 HELPS_pool := conf threads
 HELPS_stats := threads
+HELPS_log := threads
 HELPS_ledger := threads
 
 $(BUILD)/tests/%.o: tests/%.c Makefile
