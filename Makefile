@@ -103,6 +103,7 @@ USES_pool := pool balance stats log addr
 USES_listener := listener loop sock addr
 USES_session := session session_% loop sock relay pool balance stats ledger log addr tcplog listener
 USES_session_connect := $(USES_session)
+USES_lb_thread := lb_thread $(USES_session)
 USES_session_splice := $(USES_session)
 USES_admin := admin admin_% config config_% loop sock pool balance stats ledger log addr
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
@@ -112,6 +113,7 @@ HELPS_listener := netpair run_loop
 HELPS_session := fake_splice rig conf netpair run_loop
 HELPS_session_connect := $(HELPS_session)
 HELPS_session_splice := $(HELPS_session)
+HELPS_lb_thread := fake_splice conf netpair run_loop
 HELPS_pool := conf threads
 HELPS_stats := threads
 HELPS_log := threads
