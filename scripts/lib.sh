@@ -24,6 +24,7 @@
 # Settings, from the environment:
 #	SHUNT_BUILD	where shunt, exact and edges are	build
 #	SHUNT_NBTHREAD	threads of each daemon		the daemon's own choice
+#	SHUNT_WRAP	words in front of the daemon	(setarch -R, for one with the thread sanitizer)
 #	SHUNT_NET_SEED	of random sessions (each test prints the one it used)
 #	SHUNT_NET_KEEP	directory: gets $T of each failed test
 #	CI		set: a skip is a failure
@@ -466,7 +467,7 @@ spawn_shunt()
 	[ -z "${SHUNT_NBTHREAD:-}" ] || has_line "$T/$name.cfg" nbthread ||
 		printf 'global\n  nbthread %s\n' "$SHUNT_NBTHREAD" >> "$T/$name.cfg"
 	# shellcheck disable=SC2086 # words
-	spawn "$name" ${RUN_AS:-} "$DAEMON" -f "$T/$name.cfg" "$@"
+	spawn "$name" ${RUN_AS:-} ${SHUNT_WRAP:-} "$DAEMON" -f "$T/$name.cfg" "$@"
 }
 
 # start_shunt [NAME [ARGUMENT...]]: the same (NAME: shunt), and waits until it is ready.
@@ -503,7 +504,7 @@ end_shunt()
 {
 	kill "-$2" "${PID[$1]}"
 	join "$1" 10 "$3"
-	! grep -E 'AddressSanitizer|LeakSanitizer|runtime error:' "$T/$1.err" > "$T/sanitizer.txt" ||
+	! grep -E 'AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:' "$T/$1.err" > "$T/sanitizer.txt" ||
 		fail "expected no complaints of the sanitizers, got $(head -n 1 "$T/sanitizer.txt")"
 }
 
