@@ -1,4 +1,4 @@
-# shunt - `make help` lists the targets. Variables: V=1 (commands), SAN=address,undefined, DESTDIR, PREFIX, CC, CLANG.
+# shunt - `make help` lists the targets. Variables: V=1 (commands), SAN=address,undefined (or thread), DESTDIR, PREFIX, CC, CLANG.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -113,6 +113,10 @@ bench-quick: all $(BUILD)/load ## the main rows of it, in two minutes, printed o
 	$(Q)scripts/bench.sh --quick $(BENCH)
 
 # ---- tests ----
+
+# The thread sanitizer knows only some places of memory: where the kernel randomizes more than it expects
+# (vm.mmap_rnd_bits, 32 on newer systems), its programs end before they begin.
+SAN_WRAP := $(if $(findstring thread,$(SAN)),setarch -R)
 # Each test links only what its module may use, so that a forbidden call does not link.
 
 USES_config := config config_% addr
@@ -128,12 +132,13 @@ USES_pool := pool balance stats log addr
 USES_listener := listener loop sock addr
 USES_session := session session_% choose budget loop sock relay pool balance stats ledger log addr tcplog listener
 USES_session_connect := $(USES_session)
+USES_lb_thread := lb_thread $(USES_session)
 USES_session_splice := $(USES_session)
 USES_session_faults := $(USES_session)
 USES_admin := admin admin_% config config_% loop sock pool balance stats ledger log addr
 USES_start_faults := lb lb_thread admin admin_% config config_% $(USES_session)
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
-HELPS_loop := netpair run_loop
+HELPS_loop := netpair run_loop threads
 HELPS_relay := netpair
 HELPS_listener := netpair run_loop
 HELPS_session := fake_splice rig conf netpair run_loop
@@ -141,7 +146,11 @@ HELPS_session_connect := $(HELPS_session)
 HELPS_session_splice := $(HELPS_session)
 HELPS_session_faults := $(HELPS_session)
 HELPS_start_faults := fake_splice netpair
-HELPS_pool := conf
+HELPS_lb_thread := fake_splice conf netpair run_loop
+HELPS_pool := conf threads
+HELPS_stats := threads
+HELPS_log := threads
+HELPS_ledger := threads
 
 $(BUILD)/tests/%.o: tests/%.c Makefile
 	$(call say,CC,$@)
@@ -178,7 +187,7 @@ $(BPF_TESTS): $(BUILD)/tests/bpf_%: $(BUILD)/tests/bpf_%.o \
 
 .PHONY: check
 check: $(CHECK_TESTS) ## tests that need no privileges (cmocka)
-	$(Q)scripts/run-cmocka.sh $(CHECK_TESTS)
+	$(Q)SHUNT_WRAP="$(SAN_WRAP) $$SHUNT_WRAP" scripts/run-cmocka.sh $(CHECK_TESTS)
 
 # Left out: test_log counts its own system calls and watches its children, test_admin moves 24 MB against a deadline.
 .PHONY: check-valgrind
@@ -188,7 +197,7 @@ check-valgrind: $(CHECK_TESTS) ## the same under valgrind
 
 .PHONY: check-bpf
 check-bpf: $(BPF_TESTS) ## tests of the program in the running kernel (root)
-	$(Q)scripts/run-cmocka.sh $(BPF_TESTS)
+	$(Q)SHUNT_WRAP="$(SAN_WRAP) $$SHUNT_WRAP" scripts/run-cmocka.sh $(BPF_TESTS)
 
 RINGS_NET ?=
 .PHONY: check-net

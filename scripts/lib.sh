@@ -24,6 +24,8 @@
 # Settings, from the environment:
 #	SHUNT_BUILD	where shunt, exact and edges are	build
 #			(of a sanitized build, any complaint fails the test)
+#	SHUNT_NBTHREAD	threads of each daemon		the daemon's own choice
+#	SHUNT_WRAP	words in front of the daemon	(setarch -R, for one with the thread sanitizer)
 #	SHUNT_NET_SEED	of random sessions (each test prints the one it used)
 #	SHUNT_NET_KEEP	directory: gets $T of each failed test
 #	CI		set: a skip is a failure
@@ -497,8 +499,11 @@ spawn_shunt()
 
 	shift
 	cat > "$T/$name.cfg"
+	# At its end, so that the numbers of the lines stay what they are.
+	[ -z "${SHUNT_NBTHREAD:-}" ] || has_line "$T/$name.cfg" nbthread ||
+		printf 'global\n  nbthread %s\n' "$SHUNT_NBTHREAD" >> "$T/$name.cfg"
 	# shellcheck disable=SC2086 # words
-	spawn "$name" ${RUN_AS:-} "$DAEMON" -f "$T/$name.cfg" "$@"
+	spawn "$name" ${RUN_AS:-} ${SHUNT_WRAP:-} "$DAEMON" -f "$T/$name.cfg" "$@"
 }
 
 # start_shunt [NAME [ARGUMENT...]]: the same (NAME: shunt), and waits until it is ready.

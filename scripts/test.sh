@@ -4,9 +4,10 @@
 #
 #	sudo scripts/test.sh [RING...]
 #
-# Rings: check sanitize (check, bpf and net with sanitizers) valgrind (check and the whole daemon) bpf net fuzz; all of them without an
-# argument, after the build. The last line is the sum over all rings: "N passed, N failed". A test
-# that is skipped counts as failed under CI (CI=true, which is set here).
+# Rings: check sanitize (check, bpf and net with sanitizers) tsan valgrind (check and the whole daemon) bench (is the bench itself right?)
+# bpf net threads fuzz; all of them without an argument, after the build. (threads: parts of net with 1 and with 8 threads; net has as
+# many as there are cores.) The last line is the sum over all rings: "N passed, N failed". A test that is skipped counts as failed
+# under CI (CI=true, which is set here).
 
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -96,12 +97,17 @@ step build make "$jobs" all tools
 step vmlinux make vmlinux-check
 wanted check && run check make -s "$jobs" check
 wanted sanitize && run sanitize make -s "$jobs" SAN=address,undefined check
+wanted tsan && run tsan make -s "$jobs" SAN=thread check
 wanted valgrind && run valgrind make -s check-valgrind
 wanted valgrind && run memcheck make -s "$jobs" check-memcheck
+wanted bench && run bench make -s check-bench
 wanted bpf && run bpf make -s "$jobs" check-bpf
 wanted sanitize && run san-bpf make -s "$jobs" SAN=address,undefined check-bpf
 wanted net && run net make -s "$jobs" check-net
 wanted sanitize && run san-net make -s "$jobs" SAN=address,undefined RINGS_NET="--quick $SANITIZED_NET" check-net
+wanted threads && for n in 1 8; do
+	SHUNT_NBTHREAD=$n run "threads-$n" scripts/check-net.sh --quick sessions edges
+done
 wanted fuzz && step fuzz make -s FUZZ_SECONDS=30 fuzz
 
 echo

@@ -1549,10 +1549,10 @@ static void messages_are_formatted_and_cut_off(void **state)
  * Our own malloc and calloc in front of libc's, so that the nth call can be made to fail. A
  * sanitizer brings its own; there the test is skipped.
  */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define CAN_FAIL_MALLOC 0
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define CAN_FAIL_MALLOC 0
 #endif
 #endif
@@ -1629,7 +1629,7 @@ static void every_allocation_may_fail(void **state)
 static void every_allocation_may_fail(void **state)
 {
 	(void)state;
-	print_message("skipped: the address sanitizer has an allocator of its own\n");
+	print_message("skipped: a sanitizer has an allocator of its own\n");
 	skip();
 }
 #endif

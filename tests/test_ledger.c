@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 
 #include "ledger.h"
+#include "threads.h"
 #include "util.h"
 
 #define MAX_SESSIONS 100
@@ -91,6 +92,100 @@ static void record_starts_clean_but_for_its_serial(void **state)
 	ledger_free(l);
 }
 
+/* ---- several threads ---- */
+
+static void threads_divide_the_records_evenly(void **state)
+{
+	struct ledger *l;
+	uint32_t first = 0;
+
+	(void)state;
+	assert_int_equal(ledger_new(&l, 10, 4), 0);
+	for (uint32_t i = 0; i < 4; i++) {
+		assert_int_equal(ledger_first(l, i), first);
+		assert_int_equal(ledger_share(l, i), i < 2 ? 3 : 2);
+		first += ledger_share(l, i);
+	}
+	assert_int_equal(first, ledger_max(l));
+	ledger_free(l);
+}
+
+static void thread_gets_its_own_records_alone(void **state)
+{
+	struct ledger *l;
+	uint32_t n = 77;
+
+	(void)state;
+	assert_int_equal(ledger_new(&l, 10, 4), 0);
+	for (uint32_t i = 0; i < 3; i++) {
+		assert_int_equal(ledger_take(l, 1, &n), 0);
+		assert_int_equal(n, 3 + i);
+	}
+	n = 77;
+	assert_int_equal(ledger_take(l, 1, &n), -ENOSPC); /* though others have room */
+	assert_int_equal(n, 77);
+	assert_int_equal(ledger_take(l, 3, &n), 0);
+	assert_int_equal(n, 8);
+	assert_int_equal(ledger_used(l), 4);
+	ledger_release(l, 4);
+	assert_int_equal(ledger_take(l, 0, &n), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(ledger_take(l, 1, &n), 0);
+	assert_int_equal(n, 4);
+	ledger_free(l);
+}
+
+#define THREADS 4
+#define TURNS 50000u
+
+struct takers {
+	struct ledger *ledger;
+	uint32_t wrong;
+	uint64_t highest[THREADS];
+};
+
+static void take_and_release(void *arg, uint32_t thread)
+{
+	struct takers *t = arg;
+	uint32_t first = ledger_first(t->ledger, thread), share = ledger_share(t->ledger, thread);
+	uint32_t held[MAX_SESSIONS], nr = 0, wrong = 0;
+
+	for (uint32_t i = 0; i < TURNS; i++) {
+		bool release = nr == share || (nr && i % 3 == 0);
+
+		if (release) {
+			ledger_release(t->ledger, held[--nr]);
+			continue;
+		}
+		wrong += ledger_take(t->ledger, thread, &held[nr]) != 0 || held[nr] - first >= share;
+		t->highest[thread] = MAX(t->highest[thread], ledger_get(t->ledger, held[nr])->serial);
+		wrong += ledger_used(t->ledger) > ledger_max(t->ledger);
+		nr++;
+	}
+	while (nr)
+		ledger_release(t->ledger, held[--nr]);
+	__atomic_fetch_add(&t->wrong, wrong, __ATOMIC_RELAXED);
+}
+
+static void threads_take_and_release_at_once_and_serials_are_unique(void **state)
+{
+	struct takers t = { 0 };
+	uint64_t highest = 0;
+	uint32_t n;
+
+	(void)state;
+	assert_int_equal(ledger_new(&t.ledger, MAX_SESSIONS - 1, THREADS), 0);
+	run_threads(THREADS, take_and_release, &t);
+	assert_int_equal(t.wrong, 0);
+	assert_int_equal(ledger_used(t.ledger), 0);
+	for (uint32_t i = 0; i < THREADS; i++)
+		highest = MAX(highest, t.highest[i]);
+	/* None was given twice: the last one is their number. */
+	assert_int_equal(ledger_take(t.ledger, 0, &n), 0);
+	assert_int_equal(ledger_get(t.ledger, n)->serial, highest + 1);
+	ledger_free(t.ledger);
+}
+
 static void child_process_sees_the_records(void **state)
 {
 	struct ledger *l;
@@ -154,6 +249,9 @@ int main(void)
 		cmocka_unit_test(full_ledger_refuses_until_one_is_released),
 		cmocka_unit_test(what_was_used_last_is_given_first),
 		cmocka_unit_test(record_starts_clean_but_for_its_serial),
+		cmocka_unit_test(threads_divide_the_records_evenly),
+		cmocka_unit_test(thread_gets_its_own_records_alone),
+		cmocka_unit_test(threads_take_and_release_at_once_and_serials_are_unique),
 		cmocka_unit_test(child_process_sees_the_records),
 		cmocka_unit_test(addresses_survive),
 		cmocka_unit_test(every_state_has_a_name),

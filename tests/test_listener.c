@@ -374,6 +374,132 @@ static void listener_that_never_started_may_be_closed(void **state)
 	assert_null(listener_close(NULL));
 }
 
+/* ---- shared, and with places ---- */
+
+static int unused_asked, places, places_kept;
+
+static bool on_room(void *arg)
+{
+	(void)arg;
+	if (places_kept == places)
+		return false;
+	places_kept++;
+	return true;
+}
+
+static void on_unused(void *arg)
+{
+	(void)arg;
+	places_kept--;
+	unused_asked++;
+}
+
+static const struct listener_ops limited = {
+	.room = on_room, .unused = on_unused, .accepted = on_accepted, .exhausted = on_exhausted
+};
+
+static void no_client_is_accepted_without_a_place_and_unused_ones_are_given_back(void **state)
+{
+	struct owner o = { .max_per_turn = UINT32_MAX };
+	int fds[5];
+
+	(void)state;
+	places = 3;
+	places_kept = unused_asked = 0;
+	assert_int_equal(loop_new(&o.loop), 0);
+	owner_open(&o);
+	assert_int_equal(listener_start(o.listener, o.loop, &limited, &o), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		fds[i] = net_connect(&o.at);
+	owner_wait(&o, 3);
+	turn(&o);
+	assert_int_equal(o.nr, 3);
+	assert_int_equal(places_kept, 3);
+	assert_int_equal(unused_asked, 0);
+	places = 10;
+	owner_wait(&o, 5);
+	assert_int_equal(places_kept, 5); /* the look for a sixth one was given back */
+	assert_int_equal(unused_asked, 1);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	owner_done(&o);
+}
+
+static void place_is_the_owners_again_when_accept_fails_for_lack_of_resources(void **state)
+{
+	struct owner o = { .max_per_turn = UINT32_MAX };
+	int fd;
+
+	(void)state;
+	places = 1;
+	places_kept = unused_asked = 0;
+	assert_int_equal(loop_new(&o.loop), 0);
+	owner_open(&o);
+	assert_int_equal(listener_start(o.listener, o.loop, &limited, &o), 0);
+	fd = net_connect(&o.at);
+	accept_error = EMFILE;
+	while (!o.nr_exhausted)
+		turn(&o);
+	assert_int_equal(unused_asked, 0); /* said once, by exhausted() */
+	places_kept = 0;
+	assert_int_equal(listener_resume(o.listener), 0);
+	owner_wait(&o, 1);
+	close(fd);
+	owner_done(&o);
+}
+
+static void shared_listener_accepts_while_the_other_is_paused_or_closed(void **state)
+{
+	struct owner a, b = { .max_per_turn = UINT32_MAX };
+	int fds[3];
+
+	(void)state;
+	owner_init(&a);
+	assert_int_equal(loop_new(&b.loop), 0);
+	assert_int_equal(listener_share(&b.listener, a.listener), 0);
+	assert_int_equal(listener_start(b.listener, b.loop, &ops, &b), 0);
+	listener_pause(a.listener);
+	fds[0] = net_connect(&a.at);
+	owner_wait(&b, 1);
+	assert_int_equal(listener_resume(a.listener), 0);
+	listener_pause(b.listener);
+	fds[1] = net_connect(&a.at);
+	owner_wait(&a, 1);
+	assert_int_equal(listener_resume(b.listener), 0);
+	listener_close(a.listener);
+	a.listener = NULL;
+	fds[2] = net_connect(&a.at); /* the socket lives with the one that is left */
+	owner_wait(&b, 2);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	owner_done(&a);
+	owner_done(&b);
+}
+
+static void resumed_listener_is_told_of_clients_that_came_meanwhile(void **state)
+{
+	struct owner a, b = { .max_per_turn = UINT32_MAX };
+	int fd;
+
+	(void)state;
+	owner_init(&a);
+	assert_int_equal(loop_new(&b.loop), 0);
+	assert_int_equal(listener_share(&b.listener, a.listener), 0);
+	assert_int_equal(listener_start(b.listener, b.loop, &ops, &b), 0);
+	/* Who was woken for it pauses; the other one was not told. A resume looks at once. */
+	listener_pause(a.listener);
+	listener_pause(b.listener);
+	fd = net_connect(&a.at);
+	turn(&a);
+	turn(&b);
+	assert_int_equal(a.nr + b.nr, 0);
+	assert_int_equal(listener_resume(a.listener), 0);
+	owner_wait(&a, 1);
+	close(fd);
+	owner_done(&a);
+	owner_done(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -389,6 +515,10 @@ int main(void)
 		cmocka_unit_test(address_in_use_is_told),
 		cmocka_unit_test(port_is_free_again_while_clients_still_linger),
 		cmocka_unit_test(strange_address_is_told),
+		cmocka_unit_test(no_client_is_accepted_without_a_place_and_unused_ones_are_given_back),
+		cmocka_unit_test(place_is_the_owners_again_when_accept_fails_for_lack_of_resources),
+		cmocka_unit_test(shared_listener_accepts_while_the_other_is_paused_or_closed),
+		cmocka_unit_test(resumed_listener_is_told_of_clients_that_came_meanwhile),
 		cmocka_unit_test(listener_that_never_started_may_be_closed),
 	};
 

@@ -25,6 +25,7 @@
 #include <termios.h>
 
 #include "log.h"
+#include "threads.h"
 
 #define FOREVER_MS 1000000000u
 
@@ -1023,6 +1024,83 @@ static void messages_go_to_the_sinks_as_well(void **unused)
 	close(p[1]);
 }
 
+#define WRITERS 4
+#define LINES_EACH 2000
+
+/* Lines of its own length and letter, to a target that all threads share. */
+static void write_lines(void *arg, uint32_t number)
+{
+	char text[400];
+
+	for (uint32_t i = 0; i < LINES_EACH; i++) {
+		uint32_t len = 1 + (i * 7 + number * 91) % 390;
+
+		memset(text, 'a' + (int)number, len);
+		snprintf(text + len, sizeof(text) - len, "%u", len);
+		log_sink_write(arg, LOG_INFO, text);
+	}
+}
+
+/* Each line is one letter, as often as the number at its end says. Returns how many there are. */
+static uint32_t check_lines(char *text, uint32_t of[WRITERS])
+{
+	uint32_t nr = 0;
+
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"), nr++) {
+		size_t len = strspn(line, (char[]){line[0], '\0'});
+
+		if (line[0] < 'a' || line[0] >= 'a' + WRITERS || (size_t)atoi(line + len) != len)
+			fail_msg("a strange line: %s", line);
+		of[line[0] - 'a']++;
+	}
+	return nr;
+}
+
+static void lines_of_several_threads_never_mix(void **state)
+{
+	uint32_t of[WRITERS] = {0};
+	struct log_sink *s;
+	char path[32], *text;
+	int fd = temp_file(path);
+	struct stat st;
+
+	(void)state;
+	s = sink_on(fd);
+	run_threads(WRITERS, write_lines, s);
+	log_sink_free(s);
+	assert_int_equal(fstat(fd, &st), 0);
+	text = calloc(1, (size_t)st.st_size + 1);
+	assert_non_null(text);
+	assert_int_equal(pread(fd, text, (size_t)st.st_size, 0), st.st_size);
+	assert_int_equal(check_lines(text, of), WRITERS * LINES_EACH);
+	for (int i = 0; i < WRITERS; i++)
+		assert_int_equal(of[i], LINES_EACH);
+	free(text);
+	close(fd);
+	unlink(path);
+}
+
+static void lines_that_are_dropped_under_several_threads_are_all_counted(void **state)
+{
+	uint64_t before = log_dropped();
+	uint32_t of[WRITERS] = {0}, nr;
+	char *text = calloc(1, 1 << 20);
+	struct log_sink *s;
+	int fds[2];
+
+	(void)state;
+	assert_non_null(text);
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	s = sink_on(fds[1]);
+	run_threads(WRITERS, write_lines, s); /* nobody reads: most of it has no room */
+	nr = check_lines(read_now(fds[0], text, 1 << 20), of);
+	assert_int_equal(nr + log_dropped() - before, WRITERS * LINES_EACH);
+	log_sink_free(s);
+	close(fds[0]);
+	close(fds[1]);
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1055,6 +1133,8 @@ int main(void)
 		cmocka_unit_test(a_message_may_be_longer_than_a_line),
 		cmocka_unit_test(a_full_stderr_neither_blocks_a_message_nor_changes_errno),
 		cmocka_unit_test(messages_go_to_the_sinks_as_well),
+		cmocka_unit_test(lines_of_several_threads_never_mix),
+		cmocka_unit_test(lines_that_are_dropped_under_several_threads_are_all_counted),
 	};
 
 	alarm(60); /* whatever blocks, blocks for ever */

@@ -7,11 +7,13 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "loop.h"
 #include "run_loop.h"
+#include "threads.h"
 
 #define TURN (200 * NS_PER_US)
 
@@ -657,6 +659,343 @@ static void time_stands_still_within_a_turn_and_goes_on_between_turns(void **sta
 	line_close(&a);
 }
 
+/* ---- other threads ---- */
+
+/* The loop runs in a thread of its own, as those of the daemon do. */
+struct runner {
+	pthread_t id;
+	int result;
+};
+
+static void *run_in_thread(void *arg)
+{
+	struct runner *r = arg;
+
+	r->result = loop_run(loop);
+	return NULL;
+}
+
+static void runner_start(struct runner *r)
+{
+	assert_int_equal(pthread_create(&r->id, NULL, run_in_thread, r), 0);
+}
+
+static void runner_stop(struct runner *r)
+{
+	loop_enter(loop);
+	loop_stop(loop);
+	loop_leave(loop);
+	pthread_join(r->id, NULL);
+	assert_int_equal(r->result, 0);
+}
+
+/* Waits until *counter, which others write, is n; fails if that takes too long. */
+static void wait_for(const uint32_t *counter, uint32_t n)
+{
+	uint64_t until = now_ns() + 20 * NS_PER_SEC;
+
+	while (__atomic_load_n(counter, __ATOMIC_SEQ_CST) != n) {
+		if (now_ns() > until)
+			fail_msg("in vain: %u instead of %u", __atomic_load_n(counter, __ATOMIC_SEQ_CST), n);
+		sched_yield();
+	}
+}
+
+struct job {
+	struct later later;
+	uint32_t runs; /* atomic */
+	pthread_t thread;
+	bool gate_closed; /* atomic: it does not return before this is false */
+};
+
+static void on_job(struct later *l)
+{
+	struct job *j = container_of(l, struct job, later);
+
+	j->thread = pthread_self();
+	__atomic_fetch_add(&j->runs, 1, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&j->gate_closed, __ATOMIC_SEQ_CST))
+		sched_yield();
+}
+
+static void job_init(struct job *j)
+{
+	*j = (struct job){ .runs = 0 };
+	later_init(&j->later, on_job);
+}
+
+static void posted_work_wakes_the_loop_and_runs_once_in_its_thread(void **state)
+{
+	struct runner r;
+	struct job j;
+
+	(void)state;
+	job_init(&j);
+	runner_start(&r);
+	for (uint32_t i = 1; i <= 1000; i++) {
+		loop_post(loop, &j.later);
+		wait_for(&j.runs, i); /* it has nothing else that would wake it */
+		assert_true(pthread_equal(j.thread, r.id));
+	}
+	runner_stop(&r);
+	assert_int_equal(j.runs, 1000);
+}
+
+static void work_that_is_posted_twice_before_it_runs_runs_once(void **state)
+{
+	struct job busy, j;
+	struct runner r;
+
+	(void)state;
+	job_init(&busy);
+	job_init(&j);
+	busy.gate_closed = true;
+	runner_start(&r);
+	loop_post(loop, &busy.later);
+	wait_for(&busy.runs, 1);
+	for (int i = 0; i < 10; i++)
+		loop_post(loop, &j.later);
+	loop_post(loop, &busy.later); /* it has begun to run: once more */
+	__atomic_store_n(&busy.gate_closed, false, __ATOMIC_SEQ_CST);
+	wait_for(&busy.runs, 2);
+	runner_stop(&r);
+	assert_int_equal(j.runs, 1);
+	assert_int_equal(busy.runs, 2);
+}
+
+static void work_posted_before_the_loop_runs_is_not_forgotten(void **state)
+{
+	struct runner r;
+	struct job j;
+
+	(void)state;
+	job_init(&j);
+	loop_post(loop, &j.later);
+	runner_start(&r);
+	wait_for(&j.runs, 1);
+	runner_stop(&r);
+}
+
+#define POSTERS 4
+#define JOBS 50 /* of each */
+
+static struct job jobs[POSTERS * JOBS];
+
+static void post_all(void *arg, uint32_t number)
+{
+	(void)arg;
+	for (int round = 0; round < 200; round++)
+		for (int i = 0; i < JOBS; i++)
+			loop_post(loop, &jobs[number * JOBS + (uint32_t)i].later);
+}
+
+static void no_post_of_many_threads_is_lost(void **state)
+{
+	struct job last;
+	struct runner r;
+
+	(void)state;
+	for (int i = 0; i < POSTERS * JOBS; i++)
+		job_init(&jobs[i]);
+	runner_start(&r);
+	run_threads(POSTERS, post_all, NULL);
+	job_init(&last);
+	loop_post(loop, &last.later);
+	wait_for(&last.runs, 1); /* and so everything that was posted before it */
+	runner_stop(&r);
+	for (int i = 0; i < POSTERS * JOBS; i++)
+		assert_in_range(jobs[i].runs, 1, 200);
+}
+
+static void post_that_is_taken_back_does_not_run(void **state)
+{
+	struct job a, b;
+
+	(void)state;
+	job_init(&a);
+	job_init(&b);
+	loop_unpost(loop, &a.later); /* harmless */
+	loop_post(loop, &a.later);
+	loop_post(loop, &b.later);
+	loop_unpost(loop, &a.later);
+	run_loop(loop, TURN);
+	assert_int_equal(a.runs, 0);
+	assert_int_equal(b.runs, 1);
+	loop_post(loop, &a.later); /* it may be posted again */
+	run_loop(loop, TURN);
+	assert_int_equal(a.runs, 1);
+}
+
+/* A loop that never waits: each turn asks for the next. */
+static void on_busy_timer(struct timer *t)
+{
+	loop_timer_set(loop, t, loop_now(loop) + 1);
+}
+
+static void visitor_gets_the_turn_of_a_busy_loop_and_the_loop_goes_on(void **state)
+{
+	struct runner r;
+	struct timer t;
+
+	(void)state;
+	timer_init(&t, on_busy_timer);
+	assert_int_equal(loop_timer_set(loop, &t, 1), 0);
+	runner_start(&r);
+	for (int i = 0; i < 2000; i++) {
+		uint64_t turns;
+
+		loop_enter(loop);
+		turns = loop_turns(loop);
+		if (i % 100 == 0)
+			sched_yield();
+		assert_int_equal(loop_turns(loop), turns); /* it stands still */
+		assert_true(timer_armed(&t));
+		loop_leave(loop);
+	}
+	loop_enter(loop);
+	loop_timer_clear(loop, &t);
+	loop_leave(loop);
+	runner_stop(&r);
+}
+
+static void loop_does_not_starve_between_visits(void **state)
+{
+	struct runner r;
+	struct job j;
+
+	(void)state;
+	job_init(&j);
+	runner_start(&r);
+	for (uint32_t i = 1; i <= 200; i++) {
+		uint64_t until = now_ns() + 20 * NS_PER_SEC;
+
+		loop_post(loop, &j.later);
+		while (__atomic_load_n(&j.runs, __ATOMIC_SEQ_CST) != i && now_ns() < until) {
+			loop_enter(loop);
+			loop_leave(loop);
+		}
+		assert_int_equal(j.runs, i);
+	}
+	runner_stop(&r);
+}
+
+static void visitor_finds_the_time_as_it_is(void **state)
+{
+	uint64_t before;
+	struct runner r;
+	struct job j;
+
+	(void)state;
+	job_init(&j);
+	runner_start(&r);
+	loop_post(loop, &j.later);
+	wait_for(&j.runs, 1);
+	for (int i = 0; i < 3; i++) {
+		before = now_ns();
+		loop_enter(loop);
+		assert_true(loop_now(loop) >= before);
+		loop_leave(loop);
+	}
+	runner_stop(&r);
+}
+
+static uint32_t nr_told; /* atomic */
+
+static void on_told(struct poll *p, uint32_t events)
+{
+	struct line *l = container_of(p, struct line, poll);
+
+	on_line(p, events);
+	line_read(l);
+	__atomic_fetch_add(&nr_told, 1, __ATOMIC_SEQ_CST);
+}
+
+static void on_last_clock(struct timer *t)
+{
+	on_clock(t);
+	loop_stop(loop);
+}
+
+static void event_that_waits_is_not_told_to_whom_a_visitor_unwatched(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 200; i++) {
+		struct line a, b;
+		struct runner r;
+
+		notes[0] = '\0';
+		__atomic_store_n(&nr_told, 0, __ATOMIC_SEQ_CST);
+		line_open(&a, 'a', on_told);
+		line_open(&b, 'b', on_told);
+		watch(&a, EPOLLIN);
+		watch(&b, EPOLLIN);
+		runner_start(&r);
+		loop_enter(loop);
+		line_write(&a); /* the loop may have taken these events already, and waits for its turn */
+		line_write(&b);
+		for (int spin = 0; spin < i * 10; spin++)
+			sched_yield();
+		loop_unwatch(loop, &a.poll);
+		a.name = 'x';
+		loop_leave(loop);
+		wait_for(&nr_told, 1); /* what still holds is told, though the event was dropped */
+		runner_stop(&r);
+		assert_string_equal(notes, "b");
+		line_close(&a);
+		line_close(&b);
+	}
+}
+
+static void visitor_may_change_timers_and_they_come_in_time(void **state)
+{
+	struct runner r;
+	struct clock c;
+
+	(void)state;
+	clock_init(&c, 'a', on_last_clock);
+	runner_start(&r);
+	for (int i = 0; i < 100; i++)
+		sched_yield(); /* it waits, without any timer */
+	loop_enter(loop);
+	set(&c, now_ns() + NS_PER_MS);
+	loop_leave(loop);
+	pthread_join(r.id, NULL); /* or the test would never end */
+	assert_string_equal(notes, "a");
+}
+
+static void stop_before_the_run_ends_it_at_once(void **state)
+{
+	struct runner r;
+	struct job j;
+
+	(void)state;
+	job_init(&j);
+	loop_enter(loop);
+	loop_stop(loop);
+	loop_leave(loop);
+	runner_start(&r);
+	pthread_join(r.id, NULL);
+	assert_int_equal(r.result, 0);
+	/* That was it: the next run is one. */
+	runner_start(&r);
+	loop_post(loop, &j.later);
+	wait_for(&j.runs, 1);
+	runner_stop(&r);
+}
+
+static void what_nobody_runs_any_more_is_settled(void **state)
+{
+	struct job j;
+
+	(void)state;
+	job_init(&j);
+	loop_post(loop, &j.later);
+	loop_settle(loop);
+	assert_int_equal(j.runs, 1);
+	loop_settle(loop);
+	assert_int_equal(j.runs, 1);
+}
+
 #define loop_test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -682,6 +1021,18 @@ int main(void)
 		loop_test(later_may_ask_for_another),
 		loop_test(what_is_freed_later_is_not_called_any_more),
 		loop_test(time_stands_still_within_a_turn_and_goes_on_between_turns),
+		loop_test(posted_work_wakes_the_loop_and_runs_once_in_its_thread),
+		loop_test(work_that_is_posted_twice_before_it_runs_runs_once),
+		loop_test(work_posted_before_the_loop_runs_is_not_forgotten),
+		loop_test(no_post_of_many_threads_is_lost),
+		loop_test(post_that_is_taken_back_does_not_run),
+		loop_test(visitor_gets_the_turn_of_a_busy_loop_and_the_loop_goes_on),
+		loop_test(loop_does_not_starve_between_visits),
+		loop_test(visitor_finds_the_time_as_it_is),
+		loop_test(event_that_waits_is_not_told_to_whom_a_visitor_unwatched),
+		loop_test(visitor_may_change_timers_and_they_come_in_time),
+		loop_test(stop_before_the_run_ends_it_at_once),
+		loop_test(what_nobody_runs_any_more_is_settled),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,10 +6,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <sched.h>
 #include <string.h>
 
 #include "conf.h"
 #include "pool.h"
+#include "threads.h"
 
 static struct config config;
 static struct config_proxy *proxy;
@@ -420,6 +422,191 @@ static void who_waits_anew_is_called_once_for_each_place(void **state)
 	pool_unwait(be, &w[0].wait);
 }
 
+/* ---- several threads ---- */
+
+#define THREADS 4
+#define PICKS 30000u
+
+static const struct pool_tried no_tried;
+
+struct pickers {
+	uint32_t wrong;
+};
+
+static void pick_and_leave(void *arg, uint32_t number)
+{
+	struct pickers *p = arg;
+	struct server *s;
+
+	(void)number;
+	for (uint32_t i = 0; i < PICKS; i++) {
+		if (pool_pick(be, &no_tried, false, 1, &s) < 0)
+			stat_add(p->wrong, 1);
+		else
+			pool_leave(s);
+	}
+}
+
+static void servers_take_turns_exactly_however_many_threads_pick(void **state)
+{
+	struct pickers p = { 0 };
+
+	(void)state;
+	server_conf[0]->weight = 4; /* of 6: THREADS * PICKS is a multiple of that */
+	start();
+	run_threads(THREADS, pick_and_leave, &p);
+	assert_int_equal(p.wrong, 0);
+	assert_int_equal(be->servers[0].stats.chosen, THREADS * PICKS / 6 * 4);
+	assert_int_equal(be->servers[1].stats.chosen, THREADS * PICKS / 6);
+	assert_int_equal(be->servers[2].stats.chosen, THREADS * PICKS / 6);
+	assert_int_equal(be->stats.chosen, THREADS * PICKS);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(be->servers[i].stats.current, 0);
+}
+
+/* As a session does it: fn only tells; its own thread picks. */
+struct client {
+	struct pool_wait wait;
+	uint32_t called; /* atomic */
+};
+
+struct queue {
+	uint32_t wrong, waited, above;
+	uint64_t deadline_ns;
+};
+
+#define CLIENTS 8 /* of each thread, at once */
+
+static void on_called(struct pool_wait *w)
+{
+	stat_set(container_of(w, struct client, wait)->called, 1);
+}
+
+static void note_place(struct queue *q, struct server *s)
+{
+	if (stat_get(s->stats.current) > s->conf->maxconn)
+		stat_add(q->above, 1);
+}
+
+/* Each of the thread's clients takes a place, waits for one, or leaves, in turn, until each had 1000 places. */
+static void come_wait_and_go(void *arg, uint32_t number)
+{
+	struct queue *q = arg;
+	struct client clients[CLIENTS];
+	struct server *at[CLIENTS] = { NULL };
+	uint32_t had[CLIENTS] = { 0 }, left = CLIENTS;
+
+	(void)number;
+	for (int i = 0; i < CLIENTS; i++) {
+		clients[i] = (struct client){ .wait.fn = on_called };
+		list_init(&clients[i].wait.entry);
+	}
+	while (left && now_ns() < q->deadline_ns) {
+		sched_yield(); /* whose turn it is may have no core */
+		for (int i = 0; i < CLIENTS; i++) {
+			struct client *c = &clients[i];
+			int r;
+
+			if (at[i]) {
+				struct server *s = at[i];
+
+				at[i] = NULL;
+				pool_leave(s);
+				left -= had[i] == 1000;
+				continue;
+			}
+			if (had[i] == 1000 || (c->wait.waiting && !__atomic_exchange_n(&c->called, 0, __ATOMIC_SEQ_CST)))
+				continue;
+			pool_lock(be);
+			r = pool_pick(be, &no_tried, c->wait.waiting, 1, &at[i]);
+			if (r == -EAGAIN && !c->wait.waiting) {
+				pool_wait(be, &c->wait);
+				stat_add(q->waited, 1);
+			}
+			pool_unlock(be);
+			if (r < 0)
+				continue;
+			note_place(q, at[i]);
+			had[i]++;
+			if (c->wait.waiting) {
+				pool_unwait(be, &c->wait);
+				pool_wake(be);
+			}
+		}
+	}
+	stat_add(q->wrong, left);
+	for (int i = 0; i < CLIENTS; i++)
+		pool_unwait(be, &clients[i].wait);
+}
+
+static void nobody_in_the_queue_is_forgotten_and_no_server_gets_too_many(void **state)
+{
+	struct queue q = { .deadline_ns = now_ns() + 60 * NS_PER_SEC };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(server_conf); i++)
+		server_conf[i]->maxconn = (uint32_t)i + 1;
+	start();
+	run_threads(THREADS, come_wait_and_go, &q);
+	assert_int_equal(q.wrong, 0); /* a lost wake-up would leave somebody waiting for ever */
+	assert_int_equal(q.above, 0);
+	assert_true(q.waited > 0);
+	assert_int_equal(be->stats.queued, 0);
+	assert_int_equal(be->stats.chosen, THREADS * CLIENTS * 1000);
+	for (size_t i = 0; i < ARRAY_SIZE(server_conf); i++) {
+		assert_int_equal(be->servers[i].stats.current, 0);
+		assert_true(be->servers[i].stats.max <= i + 1);
+	}
+}
+
+#define LINE 2000
+
+static struct client line[LINE];
+static uint32_t order[LINE], nr_placed;
+
+static void on_placed(struct pool_wait *w)
+{
+	struct server *s;
+
+	/* Under the backend's lock: nobody else writes. */
+	order[nr_placed++] = (uint32_t)(container_of(w, struct client, wait) - line);
+	if (pool_pick(be, &no_tried, true, 1, &s) == 0)
+		pool_unwait(be, w);
+}
+
+static void leave_one(void *arg, uint32_t number)
+{
+	(void)arg;
+	(void)number;
+	for (int i = 0; i < LINE / THREADS; i++)
+		pool_leave(&be->servers[0]);
+}
+
+static void queue_keeps_its_order_whoever_gives_the_places_back(void **state)
+{
+	(void)state;
+	nr_placed = 0;
+	one_server_with_one_place();
+	for (uint32_t i = 0; i < LINE; i++) {
+		line[i] = (struct client){ .wait.fn = on_placed };
+		list_init(&line[i].wait.entry);
+		pool_wait(be, &line[i].wait);
+	}
+	/* Places above the limit, as retries take them: each gets free, but the last one alone lets somebody in. */
+	for (int i = 1; i < LINE; i++)
+		pool_enter(&be->servers[0], 1);
+	run_threads(THREADS, leave_one, NULL);
+	while (be->stats.queued) {
+		assert_int_equal(be->servers[0].stats.current, 1);
+		pool_leave(&be->servers[0]);
+	}
+	for (uint32_t i = 0, last = 0; i < nr_placed; last = order[i++])
+		assert_true(order[i] == last || order[i] == last + 1);
+	assert_int_equal(order[nr_placed - 1], LINE - 1);
+	pool_leave(&be->servers[0]);
+	assert_int_equal(be->servers[0].stats.current, 0);
+}
+
 static void free_accepts_null(void **state)
 {
 	(void)state;
@@ -448,6 +635,9 @@ int main(void)
 		pool_test(who_comes_late_takes_no_place_from_those_that_wait),
 		pool_test(who_gives_up_waiting_is_not_called),
 		pool_test(who_waits_anew_is_called_once_for_each_place),
+		pool_test(servers_take_turns_exactly_however_many_threads_pick),
+		pool_test(nobody_in_the_queue_is_forgotten_and_no_server_gets_too_many),
+		pool_test(queue_keeps_its_order_whoever_gives_the_places_back),
 		pool_test(free_accepts_null),
 	};
 

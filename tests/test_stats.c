@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "stats.h"
+#include "threads.h"
 
 static void rate_is_that_of_the_last_whole_second(void **state)
 {
@@ -46,7 +47,7 @@ static void rate_falls_to_zero_when_nothing_happens(void **state)
 	assert_int_equal(rate_get(&r, 101), 1);
 	assert_int_equal(rate_get(&r, 102), 0);
 	rate_add(&r, 110);
-	assert_int_equal(r.previous, 0);
+	assert_int_equal(rate_get(&r, 110), 1);
 	assert_int_equal(rate_get(&r, 1000000), 0);
 }
 
@@ -78,6 +79,72 @@ static void entering_counts_all_and_leaving_only_the_current(void **state)
 	stats_leave(&s);
 	assert_int_equal(s.current, 0);
 	assert_int_equal(s.max, 2);
+}
+
+/* ---- several threads ---- */
+
+#define THREADS 4
+#define EVENTS 40000u
+
+static void add_events(void *arg, uint32_t number)
+{
+	(void)number;
+	for (uint32_t i = 0; i < EVENTS; i++)
+		rate_add(arg, 100 + i / (EVENTS / 2));
+}
+
+static void no_event_is_lost_at_the_change_of_a_second(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 20; round++) {
+		struct rate r = { 0 };
+
+		run_threads(THREADS, add_events, &r);
+		assert_int_equal(rate_last(&r), 101);
+		assert_int_equal(RATE_COUNT(r.current) + RATE_COUNT(r.previous), THREADS * EVENTS);
+		assert_true(r.max == MAX(RATE_COUNT(r.current), RATE_COUNT(r.previous)));
+	}
+}
+
+static void rate_is_not_zero_for_a_thread_whose_clock_is_late(void **state)
+{
+	struct rate r = { 0 };
+
+	(void)state;
+	rate_add(&r, 100);
+	rate_add(&r, 101);
+	rate_add(&r, 100); /* counts to the second that has begun */
+	assert_int_equal(rate_get(&r, 100), 2);
+	assert_int_equal(rate_get(&r, 101), 2);
+}
+
+struct peaks {
+	uint32_t max, current, entered;
+	struct stats stats;
+};
+
+static void raise_peaks(void *arg, uint32_t number)
+{
+	struct peaks *p = arg;
+
+	for (uint32_t i = 0; i < EVENTS; i++) {
+		stat_max(p->max, i * THREADS + number);
+		stats_enter(&p->stats, 1);
+		stat_max(p->entered, stat_get(p->stats.current));
+		stats_leave(&p->stats);
+	}
+}
+
+static void maximum_is_the_highest_of_all_threads(void **state)
+{
+	struct peaks p = { 0 };
+
+	(void)state;
+	run_threads(THREADS, raise_peaks, &p);
+	assert_int_equal(p.max, EVENTS * THREADS - 1);
+	assert_int_equal(p.stats.sessions, EVENTS * THREADS);
+	assert_int_equal(p.stats.current, 0);
+	assert_in_range(p.stats.max, p.entered, THREADS);
 }
 
 static void total_is_the_bytes_of_both_movers(void **state)
@@ -119,6 +186,9 @@ int main(void)
 		cmocka_unit_test(rate_falls_to_zero_when_nothing_happens),
 		cmocka_unit_test(asking_for_a_rate_changes_nothing),
 		cmocka_unit_test(entering_counts_all_and_leaving_only_the_current),
+		cmocka_unit_test(no_event_is_lost_at_the_change_of_a_second),
+		cmocka_unit_test(rate_is_not_zero_for_a_thread_whose_clock_is_late),
+		cmocka_unit_test(maximum_is_the_highest_of_all_threads),
 		cmocka_unit_test(total_is_the_bytes_of_both_movers),
 		cmocka_unit_test(every_fallback_has_a_name_of_its_own),
 		cmocka_unit_test(errno_says_why_a_join_was_refused),

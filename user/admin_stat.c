@@ -272,7 +272,7 @@ static void fill_common(struct row *r, const struct lb *lb, const struct stats *
 	put(r, COL_pid, 1);
 	put(r, COL_type, type);
 	put(r, COL_rate, rate_get(&st->rate, loop_now(lb->loop) / NS_PER_SEC));
-	put(r, COL_rate_max, st->rate.max);
+	put(r, COL_rate_max, stat_get(st->rate.max));
 	put_text(r, COL_mode, "tcp");
 	put_text(r, COL_dash, "-");
 }
@@ -280,12 +280,11 @@ static void fill_common(struct row *r, const struct lb *lb, const struct stats *
 /* What servers and backends have. */
 static void fill_server_side(struct row *r, const struct lb *lb, const struct stats *st)
 {
-	uint64_t now_s = loop_now(lb->loop) / NS_PER_SEC;
+	uint64_t now_s = loop_now(lb->loop) / NS_PER_SEC, came = rate_last(&st->rate);
 	int64_t last = -1;
 
-	/* rate.second is the second in which the last session came */
 	if (stat_get(st->sessions))
-		last = now_s > st->rate.second ? (int64_t)(now_s - st->rate.second) : 0;
+		last = now_s > came ? (int64_t)(now_s - came) : 0;
 	put(r, COL_lastsess, (uint64_t)last);
 	put(r, COL_qcur, stat_get(st->queued));
 	put(r, COL_qmax, stat_get(st->queued_max));
@@ -320,7 +319,7 @@ static void print_frontend(FILE *out, const struct lb *lb, const struct frontend
 	put(&r, COL_sid, 0);
 	put(&r, COL_rate_lim, 0);
 	put(&r, COL_conn_rate, rate_get(&st->rate, loop_now(lb->loop) / NS_PER_SEC));
-	put(&r, COL_conn_rate_max, st->rate.max);
+	put(&r, COL_conn_rate_max, stat_get(st->rate.max));
 	put(&r, COL_conn_tot, stat_get(st->sessions));
 	print_row(out, &r);
 }

@@ -13,7 +13,8 @@
 #include "log.h"
 #include "qualify.h"
 
-#define DESCRIPTOR_RESERVE 96	  /* listeners, logs, stats clients, maps, the loop: what is not a session's */
+#define DESCRIPTOR_RESERVE 96	  /* logs, stats clients, maps, the pin folder: what is neither a session's */
+#define DESCRIPTORS_PER_THREAD 4  /* nor a thread's: epoll and its wake-up, the event ring and its epoll; and a copy of each listener */
 #define MAXCONN_DEFAULT 20000	  /* when the descriptor limit would allow more and nobody asked for it */
 #define THREADS_MAX 64u		  /* unless nbthread says otherwise */
 #define BUDGET_DEFAULT (1ull << 30)
@@ -119,16 +120,35 @@ static void on_signal(struct poll *p, uint32_t events)
 
 /* ---- building ---- */
 
-/* Settles maxconn and the descriptor limit; each follows from the other where it is not given. */
+static uint32_t usable_cores(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : MIN((uint32_t)CPU_COUNT(&set), THREADS_MAX);
+}
+
+/* Descriptors of all but the sessions. */
+static uint32_t reserve(const struct config *c, uint32_t threads)
+{
+	uint32_t listeners = 0;
+	struct config_proxy *p;
+
+	list_for_each(p, &c->proxies, entry)
+		listeners += p->disabled ? 0 : p->nr_binds;
+	return DESCRIPTOR_RESERVE + threads * (DESCRIPTORS_PER_THREAD + listeners);
+}
+
+/* Settles threads, maxconn and the descriptor limit; the latter two follow from each other where they are not given. */
 static int set_limits(struct lb *lb)
 {
 	const struct config_global *g = &lb->config->global;
+	uint32_t threads = g->nbthread ?: usable_cores(), kept = reserve(lb->config, threads);
 	struct rlimit limit;
 	uint64_t want;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return -errno;
-	want = g->ulimit_n ?: g->maxconn ? (uint64_t)g->maxconn * 2 + DESCRIPTOR_RESERVE : limit.rlim_max;
+	want = g->ulimit_n ?: g->maxconn ? (uint64_t)g->maxconn * 2 + kept : limit.rlim_max;
 	if (want > limit.rlim_cur || g->ulimit_n) {
 		struct rlimit raised = { .rlim_cur = want, .rlim_max = MAX(want, limit.rlim_max) };
 
@@ -142,18 +162,19 @@ static int set_limits(struct lb *lb)
 	lb->nofile = (uint32_t)MIN(limit.rlim_cur, (rlim_t)INT32_MAX);
 	lb->maxconn = g->maxconn;
 	if (!lb->maxconn) {
-		if (lb->nofile < DESCRIPTOR_RESERVE + 2) {
+		if (lb->nofile < kept + 2) {
 			log_alert("only %u descriptors are allowed (ulimit -n); %u are needed at least", lb->nofile,
-				  DESCRIPTOR_RESERVE + 2);
+				  kept + 2);
 			return -EMFILE;
 		}
-		lb->maxconn = MIN((lb->nofile - DESCRIPTOR_RESERVE) / 2, MAXCONN_DEFAULT);
+		lb->maxconn = MIN((lb->nofile - kept) / 2, MAXCONN_DEFAULT);
 	}
-	if (lb->nofile < (uint64_t)lb->maxconn * 2 + DESCRIPTOR_RESERVE) {
+	if (lb->nofile < (uint64_t)lb->maxconn * 2 + kept) {
 		log_alert("maxconn %u needs %lu descriptors, but only %u are allowed: lower maxconn or raise the limit (ulimit -n, LimitNOFILE=)",
-			  lb->maxconn, (unsigned long)lb->maxconn * 2 + DESCRIPTOR_RESERVE, lb->nofile);
+			  lb->maxconn, (unsigned long)lb->maxconn * 2 + kept, lb->nofile);
 		return -EMFILE;
 	}
+	lb->nr_threads = MIN(threads, lb->maxconn);
 	return 0;
 }
 
@@ -283,13 +304,6 @@ static int build_threads(struct lb *lb, struct lb_listener *opened)
 	return 0;
 }
 
-static uint32_t usable_cores(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : MIN((uint32_t)CPU_COUNT(&set), THREADS_MAX);
-}
-
 static uint64_t budget_max(const struct config_global *g)
 {
 	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
@@ -306,7 +320,6 @@ static int build(struct lb *lb)
 	if (r < 0)
 		return r;
 	lb->budget = (struct budget){ .max = budget_max(&lb->config->global), .limit = (uint32_t)lb->config->global.splice_limit };
-	lb->nr_threads = MIN(lb->config->global.nbthread ?: usable_cores(), lb->maxconn);
 	r = pool_new(&lb->pool, lb->config, lb->maxconn);
 	if (r < 0)
 		return r;
@@ -343,6 +356,7 @@ int lb_new(struct lb **ret, const struct config *c)
 	lb->config = c;
 	lb->started_ns = now_ns();
 	lb->signals.fd = -1;
+	pthread_mutex_init(&lb->scarce, NULL);
 	timer_init(&lb->stop_timer, on_stop_timer);
 	later_init(&lb->finished, on_finished);
 	r = build(lb);
@@ -369,6 +383,7 @@ struct lb *lb_free(struct lb *lb)
 	splice_free(lb->splice);
 	log_clear_sinks();
 	pool_free(lb->pool);
+	pthread_mutex_destroy(&lb->scarce);
 	free(lb);
 	return NULL;
 }

@@ -36,6 +36,8 @@ struct lb {
 	bool stopping;		     /* no new clients; ends with the last session; atomic */
 	bool killed;		     /* all sessions are reset, those on their way to a thread too; atomic */
 	bool full;		     /* maxconn is reached, which was said; atomic */
+	uint64_t scarce_until_ns;    /* descriptors or memory ran out not long ago; atomic */
+	pthread_mutex_t scarce;	     /* then held from room() until the session has its own descriptors */
 	struct later finished;	     /* the last session has ended */
 	struct timer stop_timer;
 	struct poll signals;

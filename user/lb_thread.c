@@ -8,6 +8,7 @@
 #include "log.h"
 
 #define EXHAUSTED_PAUSE_MS 100 /* before accept is tried again, if no session ends earlier */
+#define SCARCE_MS 10000	       /* without another failure, before threads accept at once again */
 
 /* ---- places ---- */
 
@@ -22,9 +23,14 @@ static bool take_place(uint32_t *taken, uint32_t max)
 	return false;
 }
 
+/*
+ * Who waits says so (lb_thread.paused, lb.stopping) and then looks here; who gives a place back
+ * does that and then looks who waits. One of them sees the other, as all of it has one order.
+ */
 static bool has_place(const struct lb *lb, const struct frontend *fe)
 {
-	return stat_get(lb->taken) < lb->maxconn && stat_get(fe->taken) < fe->maxconn;
+	return __atomic_load_n(&lb->taken, __ATOMIC_SEQ_CST) < lb->maxconn &&
+	       __atomic_load_n(&fe->taken, __ATOMIC_SEQ_CST) < fe->maxconn;
 }
 
 static bool keep_place(struct lb *lb, struct frontend *fe)
@@ -39,8 +45,8 @@ static bool keep_place(struct lb *lb, struct frontend *fe)
 
 static void give_place_back(struct lb *lb, struct frontend *fe)
 {
-	stat_sub(fe->taken, 1);
-	stat_sub(lb->taken, 1);
+	__atomic_fetch_sub(&fe->taken, 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_sub(&lb->taken, 1, __ATOMIC_SEQ_CST);
 }
 
 /* ---- pausing and resuming ---- */
@@ -113,32 +119,42 @@ static void on_resume(struct later *l)
 	resume_listeners(container_of(l, struct lb_thread, resume));
 }
 
+/* A place was given back, by own: for those who wait for one, or for the last one. */
+static void tell_of_place(struct lb_thread *own)
+{
+	struct lb *lb = own->lb;
+
+	if (__atomic_load_n(&lb->stopping, __ATOMIC_SEQ_CST)) {
+		if (!__atomic_load_n(&lb->taken, __ATOMIC_SEQ_CST))
+			loop_post(lb->loop, &lb->finished);
+		return;
+	}
+	if (own->paused)
+		resume_listeners(own);
+	for (uint32_t i = 0; i < lb->nr_threads; i++) {
+		struct lb_thread *other = &lb->threads[i];
+
+		if (other != own && __atomic_load_n(&other->paused, __ATOMIC_SEQ_CST))
+			loop_post(other->loop, &other->resume);
+	}
+}
+
+/* Accept is tried again; and the place that the last attempt gave back was told to nobody. */
 static void on_exhausted_timer(struct timer *timer)
 {
-	resume_listeners(container_of(timer, struct lb_thread, exhausted_timer));
+	struct lb_thread *t = container_of(timer, struct lb_thread, exhausted_timer);
+
+	tell_of_place(t);
 }
 
 /* A session's slot and descriptors are free again. */
 static void on_session_ended(void *arg, struct frontend *fe)
 {
 	struct lb_thread *t = arg;
-	struct lb *lb = t->lb;
 
 	stat_sub(t->load, 1);
-	give_place_back(lb, fe);
-	if (__atomic_load_n(&lb->stopping, __ATOMIC_SEQ_CST)) {
-		if (!__atomic_load_n(&lb->taken, __ATOMIC_SEQ_CST))
-			loop_post(lb->loop, &lb->finished);
-		return;
-	}
-	if (t->paused)
-		resume_listeners(t);
-	for (uint32_t i = 0; i < lb->nr_threads; i++) {
-		struct lb_thread *other = &lb->threads[i];
-
-		if (other != t && __atomic_load_n(&other->paused, __ATOMIC_SEQ_CST))
-			loop_post(other->loop, &other->resume);
-	}
+	give_place_back(t->lb, fe);
+	tell_of_place(t);
 }
 
 /* ---- accepting ---- */
@@ -172,6 +188,8 @@ static struct lb_thread *choose(struct lb_thread *own)
 {
 	struct lb *lb = own->lb;
 
+	if (own->careful && take_place(&own->load, ledger_share(lb->ledger, own->number)))
+		return own;
 	for (;;) {
 		uint32_t least = stat_get(own->load);
 		struct lb_thread *best = own;
@@ -198,12 +216,32 @@ static struct lb_thread *choose(struct lb_thread *own)
 	}
 }
 
+static void be_careful(struct lb_thread *t)
+{
+	uint64_t until = stat_get(t->lb->scarce_until_ns);
+
+	if (!until || now_ns() >= until)
+		return;
+	pthread_mutex_lock(&t->lb->scarce);
+	t->careful = true;
+}
+
+static void end_careful(struct lb_thread *t)
+{
+	if (!t->careful)
+		return;
+	t->careful = false;
+	pthread_mutex_unlock(&t->lb->scarce);
+}
+
 static bool on_room(void *arg)
 {
 	struct lb_listener *l = arg;
 
-	if (keep_place(l->thread->lb, l->frontend))
+	if (keep_place(l->thread->lb, l->frontend)) {
+		be_careful(l->thread);
 		return true;
+	}
 	pause_full(l->thread);
 	return false;
 }
@@ -212,30 +250,41 @@ static void on_unused(void *arg)
 {
 	struct lb_listener *l = arg;
 
+	end_careful(l->thread);
 	give_place_back(l->thread->lb, l->frontend);
+	/* While it was kept, another thread may have found no place and paused; its client waits.
+	 */
+	tell_of_place(l->thread);
+}
+
+static void hand_over(struct lb_listener *l, struct lb_thread *to, int fd,
+		      const struct addr *client)
+{
+	struct handover *h = malloc(sizeof(*h));
+
+	if (!h) {
+		stat_add(l->thread->lb->stats.accept_errors, 1);
+		sock_close_reset(fd);
+		stat_sub(to->load, 1);
+		give_place_back(l->thread->lb, l->frontend);
+		tell_of_place(l->thread); /* not to: that is not this thread */
+		return;
+	}
+	*h = (struct handover){.to = to, .frontend = l->frontend, .client = *client, .fd = fd};
+	later_init(&h->later, on_handover);
+	loop_post(to->loop, &h->later);
 }
 
 static bool on_accepted(void *arg, int fd, const struct addr *client)
 {
 	struct lb_listener *l = arg;
 	struct lb_thread *to = choose(l->thread);
-	struct handover *h;
 
-	if (to == l->thread) {
-		session_start(to->sessions, l->frontend, fd,
-			      client); /* logs and counts its own failures */
-		return true;
-	}
-	h = malloc(sizeof(*h));
-	if (!h) {
-		stat_add(l->thread->lb->stats.accept_errors, 1);
-		sock_close_reset(fd);
-		on_session_ended(to, l->frontend);
-		return true;
-	}
-	*h = (struct handover){.to = to, .frontend = l->frontend, .client = *client, .fd = fd};
-	later_init(&h->later, on_handover);
-	loop_post(to->loop, &h->later);
+	if (to == l->thread) /* logs and counts its own failures */
+		session_start(to->sessions, l->frontend, fd, client);
+	else
+		hand_over(l, to, fd, client);
+	end_careful(l->thread);
 	return true;
 }
 
@@ -244,6 +293,13 @@ static void on_exhausted(void *arg, int error)
 	struct lb_listener *l = arg;
 	struct lb_thread *t = l->thread;
 
+	/*
+	 * Nobody is told of the place before the timer: who is paused for the same reason would try
+	 * at once, fail, and tell us in turn.
+	 */
+	end_careful(t);
+	give_place_back(t->lb, l->frontend);
+	stat_set(t->lb->scarce_until_ns, now_ns() + SCARCE_MS * NS_PER_MS);
 	if (!stat_add(t->lb->stats.accept_errors, 1))
 		log_alert("accept: %s: accepting is paused until a session ends (said once; see "
 			  "AcceptPausedExhausted)",

@@ -5,7 +5,9 @@
  *
  * All threads accept from the same sockets; who accepted a client gives it to the thread that has
  * the fewest. A client is accepted only when a place is kept for it, at the process and at its
- * frontend, so that maxconn holds exactly, however many threads accept.
+ * frontend, so that maxconn holds exactly, however many threads accept. When descriptors run out,
+ * which other than that the limits prevent, one thread at a time accepts, and serves what it
+ * accepted: or several would take the last descriptors for clients, and have none for servers.
  */
 #ifndef SHUNT_LB_THREAD_H
 #define SHUNT_LB_THREAD_H
@@ -39,6 +41,7 @@ struct lb_thread {
 	uint32_t load; /* sessions, and clients on their way to it; atomic, never above its share of
 			  the ledger */
 	bool paused;   /* at least one listener is; atomic */
+	bool careful;  /* holds lb->scarce */
 	struct timer exhausted_timer;
 	struct later resume; /* posted by threads whose session ended */
 	struct poll splice_events;

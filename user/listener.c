@@ -108,14 +108,14 @@ static void on_readable(struct poll *p, uint32_t events)
 			continue;
 		}
 		error = errno;
+		if (error != EAGAIN && !is_transient(error)) {
+			l->ops->exhausted(l->arg, -error);
+			return;
+		}
 		if (l->ops->unused)
 			l->ops->unused(l->arg);
 		if (error == EAGAIN)
 			return;
-		if (!is_transient(error)) {
-			l->ops->exhausted(l->arg, -error);
-			return;
-		}
 	}
 }
 

@@ -14,16 +14,16 @@ struct listener;
 
 struct listener_ops {
 	/*
-	 * May another client be accepted? Who says true keeps its place for it, until accepted() or
-	 * unused(). False: stop accepting in this turn. NULL: any number may.
+	 * May another client be accepted? Who says true keeps its place for it, until accepted(),
+	 * unused() or exhausted(). False: stop accepting in this turn. NULL: any number may.
 	 */
 	bool (*room)(void *arg);
 	/* There was no client for the place that room() kept. */
 	void (*unused)(void *arg);
 	/* A client was accepted: takes over fd. Return false to stop accepting in this turn. */
 	bool (*accepted)(void *arg, int fd, const struct addr *client);
-	/* accept(2) failed for lack of descriptors or memory (error is -errno): the owner should
-	 * pause, or it will be told again and again. */
+	/* accept(2) failed for lack of descriptors or memory (error is -errno): the owner takes the
+	 * place back and should pause, or it will be told again and again. */
 	void (*exhausted)(void *arg, int error);
 };
 

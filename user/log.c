@@ -48,7 +48,7 @@ enum channel {
 
 struct log_sink {
 	pthread_mutex_t lock; /* a line at a time */
-	int fd; /* owned; negative: not connected, or closed */
+	int fd;		      /* owned; negative: not connected, or closed */
 	enum channel channel;
 	enum log_format format;
 	int facility, max_level;
@@ -69,7 +69,8 @@ struct line {
 	size_t len; /* of bytes, from bytes[1] on; after line_end() newline included */
 };
 
-/* The process's message targets: the one piece of global state in the daemon. Set up while there is one thread. */
+/* The process's message targets: the one piece of global state in the daemon. Set up while there is
+ * one thread. */
 static struct {
 	pthread_mutex_t lock; /* guards stderr_ready and stderr_sink */
 	int max_level;
@@ -79,7 +80,10 @@ static struct {
 	struct log_sink *sinks[SINKS_MAX]; /* borrowed */
 	size_t nr_sinks;
 	uint64_t dropped; /* atomic */
-} state = {.lock = PTHREAD_MUTEX_INITIALIZER, .max_level = LOG_NOTICE, .to_stderr = true, .stderr_sink.fd = -EBADF};
+} state = {.lock = PTHREAD_MUTEX_INITIALIZER,
+	   .max_level = LOG_NOTICE,
+	   .to_stderr = true,
+	   .stderr_sink.fd = -EBADF};
 
 static void PRINTF(2, 3) line_printf(struct line *l, const char *fmt, ...)
 {
@@ -306,7 +310,7 @@ static int sink_write_line(struct log_sink *s, struct line *l)
 	}
 	if (n == (ssize_t)len)
 		return 0;
-	state.dropped++;
+	__atomic_fetch_add(&state.dropped, 1, __ATOMIC_RELAXED);
 	return n < 0 ? (int)n : -EAGAIN;
 }
 

@@ -246,6 +246,7 @@ void loop_enter(struct loop *l)
 	__atomic_fetch_add(&l->visitors, 1, __ATOMIC_SEQ_CST);
 	pthread_mutex_lock(&l->turn);
 	l->visited = true;
+	l->now = now_ns(); /* the owner may have slept for long */
 }
 
 void loop_leave(struct loop *l)

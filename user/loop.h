@@ -46,7 +46,7 @@ struct loop *loop_free(struct loop *l);
 
 /* Runs turns until loop_stop(). Returns 0, or epoll_wait(2)'s -errno. */
 int loop_run(struct loop *l);
-void loop_stop(struct loop *l); /* after this turn; before loop_run() it ends with its first one */
+void loop_stop(struct loop *l); /* after this turn; before loop_run(): that returns at once */
 
 /* The time of the current turn, ns: read once per turn, so cheap and a little old. */
 uint64_t loop_now(const struct loop *l);

@@ -4,26 +4,31 @@
 
 void rate_add(struct rate *r, uint64_t now_s)
 {
-	uint64_t second = stat_get(r->second);
-	uint32_t current;
+	uint64_t old = stat_get(r->current), new;
 
-	/* Who changes the second begins the new count. A thread whose clock was read a moment earlier counts to the new one. */
-	if (second < now_s && __atomic_compare_exchange_n(&r->second, &second, now_s, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-		stat_set(r->previous, second + 1 == now_s ? stat_get(r->current) : 0);
-		stat_set(r->current, 0);
-	}
-	current = stat_add(r->current, 1) + 1;
-	stat_max(r->max, current);
+	do {
+		new = RATE_SECOND(old) < now_s ? now_s << 32 | 1 : old + 1;
+	} while (!__atomic_compare_exchange_n(&r->current, &old, new, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	if (RATE_SECOND(old) != RATE_SECOND(new))
+		stat_set(r->previous, old);
+	stat_max(r->max, RATE_COUNT(new));
 }
 
 uint32_t rate_get(const struct rate *r, uint64_t now_s)
 {
-	uint64_t second = stat_get(r->second);
-	uint32_t current = stat_get(r->current);
+	uint64_t current = stat_get(r->current), previous = stat_get(r->previous);
 
-	if (second == now_s)
-		return MAX(stat_get(r->previous), current);
-	return second + 1 == now_s ? current : 0;
+	if (RATE_SECOND(current) >= now_s) { /* later, if another thread's clock is */
+		if (RATE_SECOND(previous) + 1 != RATE_SECOND(current))
+			return RATE_COUNT(current);
+		return MAX(RATE_COUNT(previous), RATE_COUNT(current));
+	}
+	return RATE_SECOND(current) + 1 == now_s ? RATE_COUNT(current) : 0;
+}
+
+uint64_t rate_last(const struct rate *r)
+{
+	return RATE_SECOND(stat_get(r->current));
 }
 
 void stats_enter(struct stats *s, uint64_t now_s)

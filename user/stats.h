@@ -26,17 +26,24 @@
 			;                                                                                      \
 	} while (0)
 
+/* A second, and what happened in it: one word, so that threads change both at once. */
+#define RATE_SECOND(word) ((word) >> 32)
+#define RATE_COUNT(word) ((uint32_t)(word))
+
 /*
- * Events per second: of the last whole second, of the current one, and the highest. At the change of a second threads may
- * lose an event to each other; no more than that.
+ * Events per second: of the last whole second that had any, of the current one, and the highest. Exact, however many threads
+ * count; who has read the clock a moment too early counts to the second that has begun meanwhile.
  */
 struct rate {
-	uint64_t second;
-	uint32_t current, previous, max;
+	uint64_t current, previous; /* see above */
+	uint32_t max;
 };
 
 void rate_add(struct rate *r, uint64_t now_s);
 uint32_t rate_get(const struct rate *r, uint64_t now_s);
+
+/* The second of the last event; 0 if there was none. */
+uint64_t rate_last(const struct rate *r);
 
 /* Bytes of one direction, by who moved them. */
 struct byte_count {

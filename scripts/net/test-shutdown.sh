@@ -16,8 +16,8 @@ drained()
 {
 	config "$2;pidfile $T/pid" "$3" | start_shunt
 	expect_eq "the pidfile" "$(cat "$T/pid")" "${PID[shunt]}"
-	spawn_server source source --listen 127.0.0.1:9001 --bytes 64m
-	spawn fetch "$PEER" fetch --connect 127.0.0.1:8080 --bytes 64m --rate 32m
+	spawn_server source source --listen 127.0.0.1:9001 --bytes 128m
+	spawn fetch "$PEER" fetch --connect 127.0.0.1:8080 --bytes 128m --rate 32m
 	wait_until "4 MB on the way" 10 at_least $((4 * 1024 * 1024)) info TotalBytesOut
 	kill "-$1" "${PID[shunt]}"
 	wait_until "new clients to be refused" 2 refuses_connections 8080
