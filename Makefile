@@ -135,7 +135,7 @@ USES_session_connect := $(USES_session)
 USES_lb_thread := lb_thread $(USES_session)
 USES_session_splice := $(USES_session)
 USES_session_faults := $(USES_session)
-USES_admin := admin admin_% config config_% loop sock pool balance stats ledger log addr
+USES_admin := admin admin_% choose config config_% loop sock pool balance stats ledger log addr
 USES_start_faults := lb lb_thread admin admin_% config config_% $(USES_session)
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
 HELPS_loop := netpair run_loop threads

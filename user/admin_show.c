@@ -258,10 +258,10 @@ static void print_direction(FILE *out, const char *name, const struct session_vi
 {
 	fprintf(out,
 		" %s=[mover=%s kernel=%" PRIu64 " user=%" PRIu64
-		" pauses=%u resumes=%u held=%u peak=%" PRIu64 "]",
+		" pauses=%u resumes=%u held=%u peak=%" PRIu64 " limit=%u why=%s]",
 		name, v->splicing && v->mover[i] == FLOW_KERNEL ? "kernel" : "user",
 		v->bytes[i].kernel, v->bytes[i].user, v->pauses[i], v->resumes[i], v->held[i],
-		v->peak[i]);
+		v->peak[i], v->limit[i], choose_reason_name(v->choice[i]));
 }
 
 static void print_session(void *arg, const struct session_view *v)

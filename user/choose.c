@@ -7,8 +7,8 @@
 #define YOUNG_NS (10 * NS_PER_MS)    /* age at which a session may get into the kernel */
 #define BULK_BYTES (400ull * 1000000) /* bytes per second of a thread */
 #define BULK_SHARE 64		     /* a direction that brings less than one part in so many is not what the thread is busy with */
-#define CROWD_SEGMENTS 40000ull	     /* segments per second of a thread */
-#define CROWD_FLOWS 4		     /* fewer are seldom ready in the same wake-up */
+#define CROWD_SEGMENTS 20000ull	     /* segments per second of a thread */
+#define CROWD_FLOWS 24		     /* directions; fewer are seldom ready in the same wake-up */
 #define CROWD_SHARE 1024
 
 const char *choose_reason_name(enum choose_reason r)
@@ -31,10 +31,11 @@ const char *choose_reason_name(enum choose_reason r)
 enum choose_reason choose(const struct choose_flow *f, const struct choose_load *load)
 {
 	uint64_t stay = f->in_kernel ? 1 : 2; /* who is away needs less of a reason to stay there */
+	uint64_t bytes_per_s = MAX(load->bytes_per_s, f->bytes_per_s);
 
 	if (!f->in_kernel && f->age_ns < YOUNG_NS)
 		return CHOOSE_YOUNG;
-	if (load->bytes_per_s * stay >= BULK_BYTES && f->bytes_per_s * BULK_SHARE >= load->bytes_per_s)
+	if (bytes_per_s * stay >= BULK_BYTES && f->bytes_per_s * BULK_SHARE >= bytes_per_s)
 		return CHOOSE_BULK;
 	if (load->segments_per_s * stay >= CROWD_SEGMENTS && load->flows >= CROWD_FLOWS &&
 	    f->segments_per_s * CROWD_SHARE >= load->segments_per_s)

@@ -184,7 +184,7 @@ static void on_handover(struct later *later)
 
 /* The thread that is to serve a client, with a place of its share taken. Never NULL as long as a
  * place of the process was kept. */
-static struct lb_thread *choose(struct lb_thread *own)
+static struct lb_thread *choose_thread(struct lb_thread *own)
 {
 	struct lb *lb = own->lb;
 
@@ -278,7 +278,7 @@ static void hand_over(struct lb_listener *l, struct lb_thread *to, int fd,
 static bool on_accepted(void *arg, int fd, const struct addr *client)
 {
 	struct lb_listener *l = arg;
-	struct lb_thread *to = choose(l->thread);
+	struct lb_thread *to = choose_thread(l->thread);
 
 	if (to == l->thread) /* logs and counts its own failures */
 		session_start(to->sessions, l->frontend, fd, client);

@@ -438,6 +438,8 @@ void sessions_each(struct sessions *t, void (*fn)(void *arg, const struct sessio
 		for (int i = 0; i < 2; i++) {
 			v.bytes[i] = session_bytes(s, i);
 			v.held[i] = relay_held(&s->dirs[i].relay);
+			v.choice[i] = s->dirs[i].choice;
+			v.limit[i] = s->dirs[i].limit;
 			if (!s->joined)
 				continue;
 			v.mover[i] = flow_get(flow_of(s, i), mode);

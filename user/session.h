@@ -7,6 +7,7 @@
 #define SHUNT_SESSION_H
 
 #include "budget.h"
+#include "choose.h"
 #include "ledger.h"
 #include "loop.h"
 #include "pool.h"
@@ -62,6 +63,8 @@ struct session_view {
 	uint32_t pauses[2], resumes[2];
 	uint32_t held[2]; /* bytes in a relay buffer */
 	uint64_t peak[2];
+	enum choose_reason choice[2];	/* who is to move it, and why */
+	uint32_t limit[2];
 };
 
 /* Calls fn for every session, in the order of their slots. */

@@ -7,26 +7,34 @@
 #include "session_state.h"
 
 #define TICK_NS (10 * NS_PER_MS)
-#define LOAD_WINDOW_NS (100 * NS_PER_MS) /* over which a thread's load is taken */
+#define LOAD_WINDOW_NS (500 * NS_PER_MS) /* over which a thread's load is taken: some samples of each direction of a crowd */
 
 /* ---- the thread's load ---- */
 
-static const struct choose_load *load_of(struct sessions *t, uint64_t now)
+/*
+ * What all of a thread's directions did in the last whole window; or what userspace alone moved since the last tick, if that is
+ * more: many transfers that have just begun.
+ */
+static struct choose_load load_of(struct sessions *t, uint64_t now)
 {
 	struct thread_load *l = &t->load;
 	uint64_t ns = now - l->since_ns;
 
-	if (ns < LOAD_WINDOW_NS)
-		return &l->last;
-	l->last = (struct choose_load){
-		.bytes_per_s = l->bytes * 1000 / (ns / NS_PER_MS),
-		.segments_per_s = l->segments * 1000 / (ns / NS_PER_MS),
-		.flows = l->flows,
-	};
-	l->bytes = l->segments = l->flows = 0;
-	l->since_ns = now;
-	l->window++;
-	return &l->last;
+	struct choose_load ret;
+
+	if (ns >= LOAD_WINDOW_NS) {
+		l->last = (struct choose_load){
+			.bytes_per_s = l->bytes * 1000 / (ns / NS_PER_MS),
+			.segments_per_s = l->segments * 1000 / (ns / NS_PER_MS),
+			.flows = l->flows,
+		};
+		l->bytes = l->segments = l->flows = 0;
+		l->since_ns = now;
+		l->window++;
+	}
+	ret = l->last;
+	ret.bytes_per_s = MAX(ret.bytes_per_s, l->relayed_per_s);
+	return ret;
 }
 
 static void add_to_load(struct session *s, int i, uint64_t bytes, uint64_t segments)
@@ -45,6 +53,7 @@ static void add_to_load(struct session *s, int i, uint64_t bytes, uint64_t segme
 void session_note_moved(struct session *s, int i, uint64_t bytes)
 {
 	s->dirs[i].reads++;
+	s->table->load.relayed += bytes;
 	add_to_load(s, i, bytes, 1);
 }
 
@@ -81,9 +90,9 @@ static struct choose_flow look(struct session *s, int i, uint64_t now)
 static void decide(struct session *s, int i, uint64_t now)
 {
 	struct choose_flow f = look(s, i, now);
-	const struct choose_load *load = load_of(s->table, now);
+	struct choose_load load = load_of(s->table, now);
 
-	s->dirs[i].choice = (uint8_t)choose(&f, load);
+	s->dirs[i].choice = (uint8_t)choose(&f, &load);
 }
 
 /* ---- the session ---- */
@@ -95,8 +104,11 @@ static void stay_away(struct session *s)
 	if (!list_empty(&s->away))
 		return;
 	list_add_tail(&t->away, &s->away);
-	if (!timer_armed(&t->tick))
-		loop_timer_set(t->o.loop, &t->tick, loop_now(t->o.loop) + TICK_NS); /* no memory: the next one arms it */
+	if (timer_armed(&t->tick))
+		return;
+	t->load.relayed = 0;
+	t->load.ticked_ns = loop_now(t->o.loop);
+	loop_timer_set(t->o.loop, &t->tick, loop_now(t->o.loop) + TICK_NS); /* no memory: the next one arms it */
 }
 
 static bool is_choosing(const struct session *s, int i)
@@ -149,8 +161,12 @@ static void on_tick(struct timer *timer)
 {
 	struct sessions *t = container_of(timer, struct sessions, tick);
 	uint64_t now = loop_now(t->o.loop);
+	struct thread_load *l = &t->load;
 	struct session *s, *next;
 
+	l->relayed_per_s = l->relayed * NS_PER_SEC / MAX(now - l->ticked_ns, 1ull);
+	l->relayed = 0;
+	l->ticked_ns = now;
 	list_for_each_safe(s, next, &t->away, away) {
 		if (!is_established(s)) {
 			list_del(&s->away);
@@ -161,7 +177,9 @@ static void on_tick(struct timer *timer)
 				decide(s, i, now);
 		follow(s);
 	}
-	if (!list_empty(&t->away))
+	if (list_empty(&t->away))
+		l->relayed_per_s = 0;
+	else
 		loop_timer_set(t->o.loop, &t->tick, now + TICK_NS);
 }
 
