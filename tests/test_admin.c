@@ -1006,9 +1006,10 @@ static void show_sess_has_a_line_per_session(void **state)
 		     "addr=192.0.2.1:9001 state=SPLICED age=1m2s idle=? "
 		     "req=[mover=kernel kernel=1000 user=1 pauses=0 resumes=0 held=0 peak=11] "
 		     "rsp=[mover=user kernel=20000 user=2 pauses=3 resumes=2 held=5 peak=12] "
-		     "fallback=none\n\n");
+		     "fallback=none thread=0\n\n");
 	f->sessions.views[0].server = NULL;
 	f->sessions.views[0].splicing = false;
+	f->sessions.views[0].thread = 1;
 	f->records[0].state = LEDGER_CONNECTING;
 	f->records[0].fallback = FALLBACK_OFF;
 	f->records[0].server_addr.family = 0;
@@ -1016,7 +1017,7 @@ static void show_sess_has_a_line_per_session(void **state)
 	assert_begins(got, "0x1: ");
 	assert_int_equal(count(got, " srv=<none> addr=<none> state=CONNECTING "), 1);
 	assert_int_equal(count(got, " req=[mover=user "), 1);
-	assert_int_equal(count(got, " fallback=off\n"), 1);
+	assert_int_equal(count(got, " fallback=off thread=1\n"), 1);
 	free(got);
 	assert_asked(f, "show sess 0x20\n", "Session not found.\n\n");
 	fixture_free(f);
