@@ -190,6 +190,8 @@ static void add_sessions(struct fixture *f, uint32_t n)
 			.resumes = { 0, 2 },
 			.held = { 0, 5 },
 			.peak = { 11, 12 },
+			.limit = { 4096, 8192 },
+			.choice = { CHOOSE_HOME, CHOOSE_BULK },
 		};
 	}
 }
@@ -1007,11 +1009,12 @@ static void show_sess_has_a_line_per_session(void **state)
 	assert_asked(f, "show sess 0x1f\n",
 		     "0x1f: proto=tcpv4 src=198.51.100.7:4000 fe=web be=pool srv=a "
 		     "addr=192.0.2.1:9001 state=SPLICED age=1m2s idle=? "
-		     "req=[mover=kernel kernel=1000 user=1 pauses=0 resumes=0 held=0 peak=11] "
-		     "rsp=[mover=user kernel=20000 user=2 pauses=3 resumes=2 held=5 peak=12] "
-		     "fallback=none\n\n");
+		     "req=[mover=kernel kernel=1000 user=1 pauses=0 resumes=0 held=0 peak=11 limit=4096 why=home] "
+		     "rsp=[mover=user kernel=20000 user=2 pauses=3 resumes=2 held=5 peak=12 limit=8192 why=bulk] "
+		     "fallback=none thread=0\n\n");
 	f->sessions.views[0].server = NULL;
 	f->sessions.views[0].splicing = false;
+	f->sessions.views[0].thread = 1;
 	f->records[0].state = LEDGER_CONNECTING;
 	f->records[0].fallback = FALLBACK_OFF;
 	f->records[0].server_addr.family = 0;
@@ -1019,7 +1022,7 @@ static void show_sess_has_a_line_per_session(void **state)
 	assert_begins(got, "0x1: ");
 	assert_int_equal(count(got, " srv=<none> addr=<none> state=CONNECTING "), 1);
 	assert_int_equal(count(got, " req=[mover=user "), 1);
-	assert_int_equal(count(got, " fallback=off\n"), 1);
+	assert_int_equal(count(got, " fallback=off thread=1\n"), 1);
 	free(got);
 	assert_asked(f, "show sess 0x20\n", "Session not found.\n\n");
 	fixture_free(f);

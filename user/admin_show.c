@@ -284,7 +284,7 @@ static void print_session(void *arg, const struct session_view *v)
 		format_age(show_seconds_since(q->lb, r->accepted_ns), age), format_idle(r, idle));
 	print_direction(q->out, "req", v, 0);
 	print_direction(q->out, "rsp", v, 1);
-	fprintf(q->out, " fallback=%s\n", fallback_name(r->fallback));
+	fprintf(q->out, " fallback=%s thread=%u\n", fallback_name(r->fallback), v->thread);
 }
 
 /* A serial as `show sess` prints it, or in decimal. */

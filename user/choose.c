@@ -5,9 +5,9 @@
 #include "util.h"
 
 #define YOUNG_NS (10 * NS_PER_MS)    /* age at which a session may get into the kernel */
-#define BULK_BYTES (400ull * 1000000) /* bytes per second of a thread */
+#define BULK_BYTES (1600ull * 1000000) /* bytes per second of a thread */
 #define BULK_SHARE 64		     /* a direction that brings less than one part in so many is not what the thread is busy with */
-#define CROWD_SEGMENTS 20000ull	     /* segments per second of a thread */
+#define CROWD_SEGMENTS 10000ull	     /* segments per second of a thread */
 #define CROWD_FLOWS 24		     /* directions; fewer are seldom ready in the same wake-up */
 #define CROWD_SHARE 1024
 
@@ -37,7 +37,7 @@ enum choose_reason choose(const struct choose_flow *f, const struct choose_load 
 		return CHOOSE_YOUNG;
 	if (bytes_per_s * stay >= BULK_BYTES && f->bytes_per_s * BULK_SHARE >= bytes_per_s)
 		return CHOOSE_BULK;
-	if (load->segments_per_s * stay >= CROWD_SEGMENTS && load->flows >= CROWD_FLOWS &&
+	if (!f->joined && load->segments_per_s >= CROWD_SEGMENTS && load->flows >= CROWD_FLOWS &&
 	    f->segments_per_s * CROWD_SHARE >= load->segments_per_s)
 		return CHOOSE_CROWD;
 	return CHOOSE_HOME;

@@ -4,7 +4,8 @@
  * busy its thread is. docs/decisions/004 has the measurements behind each constant.
  *
  * The kernel is a flow's home. It leaves for a reason that holds, and comes back when the reason has ended; what makes it leave is
- * about twice of what lets it stay away, so that nobody goes back and forth.
+ * about twice of what lets it stay away, so that nobody goes back and forth. A session that is not joined yet is moved by plain
+ * recv(2) and send(2), which the sockets of a joined one make dearer: so a crowd keeps out of the kernel, but nobody leaves it for that.
  */
 #ifndef SHUNT_CHOOSE_H
 #define SHUNT_CHOOSE_H
@@ -25,6 +26,7 @@ const char *choose_reason_name(enum choose_reason r);
 
 /* One direction, over the time since it was last looked at. */
 struct choose_flow {
+	bool joined;		 /* its session is */
 	bool in_kernel;		 /* who moves it now */
 	uint64_t age_ns;	 /* of its session, since the server was connected */
 	uint64_t bytes_per_s;

@@ -433,6 +433,7 @@ void sessions_each(struct sessions *t, void (*fn)(void *arg, const struct sessio
 			.record = s->record,
 			.frontend = s->frontend,
 			.server = s->server,
+			.thread = t->o.thread,
 			.splicing = s->joined,
 		};
 		for (int i = 0; i < 2; i++) {

@@ -57,6 +57,7 @@ struct session_view {
 	const struct ledger_record *record;
 	const struct frontend *frontend;
 	const struct server *server; /* NULL = none chosen (yet) */
+	uint32_t thread;	     /* that serves it */
 	bool splicing;		     /* the two sockets are in the map */
 	enum flow_mode mover[2];     /* of each direction: 0 = client to server */
 	struct byte_count bytes[2];

@@ -13,7 +13,7 @@
 
 /*
  * What all of a thread's directions did in the last whole window; or what userspace alone moved since the last tick, if that is
- * more: many transfers that have just begun.
+ * more: many that have just begun.
  */
 static struct choose_load load_of(struct sessions *t, uint64_t now)
 {
@@ -32,8 +32,11 @@ static struct choose_load load_of(struct sessions *t, uint64_t now)
 		l->since_ns = now;
 		l->window++;
 	}
-	ret = l->last;
-	ret.bytes_per_s = MAX(ret.bytes_per_s, l->relayed_per_s);
+	ret = (struct choose_load){
+		.bytes_per_s = MAX(l->last.bytes_per_s, l->tick.bytes_per_s),
+		.segments_per_s = MAX(l->last.segments_per_s, l->tick.segments_per_s),
+		.flows = MAX(l->last.flows, l->tick.flows),
+	};
 	return ret;
 }
 
@@ -54,6 +57,7 @@ void session_note_moved(struct session *s, int i, uint64_t bytes)
 {
 	s->dirs[i].reads++;
 	s->table->load.relayed += bytes;
+	s->table->load.reads++;
 	add_to_load(s, i, bytes, 1);
 }
 
@@ -72,6 +76,7 @@ static struct choose_flow look(struct session *s, int i, uint64_t now)
 	uint64_t segments = s->joined ? flow_get(flow_of(s, i), segments) : 0;
 	uint64_t ms = MAX((now - d->looked_ns) / NS_PER_MS, 1ull);
 	struct choose_flow f = {
+		.joined = s->joined,
 		.in_kernel = in_kernel(s, i),
 		.age_ns = now - s->record->connected_ns,
 		.bytes_per_s = (byte_total(&bytes) - byte_total(&d->looked_bytes)) * 1000 / ms,
@@ -106,7 +111,7 @@ static void stay_away(struct session *s)
 	list_add_tail(&t->away, &s->away);
 	if (timer_armed(&t->tick))
 		return;
-	t->load.relayed = 0;
+	t->load.relayed = t->load.reads = 0;
 	t->load.ticked_ns = loop_now(t->o.loop);
 	loop_timer_set(t->o.loop, &t->tick, loop_now(t->o.loop) + TICK_NS); /* no memory: the next one arms it */
 }
@@ -157,16 +162,32 @@ static void follow(struct session *s)
 		list_del(&s->away);
 }
 
+/* What userspace moved since the tick before. */
+static void end_tick(struct sessions *t, uint64_t now)
+{
+	struct thread_load *l = &t->load;
+	uint64_t ns = MAX(now - l->ticked_ns, 1ull);
+	struct session *s;
+
+	l->tick = (struct choose_load){
+		.bytes_per_s = l->relayed * NS_PER_SEC / ns,
+		.segments_per_s = l->reads * NS_PER_SEC / ns,
+	};
+	list_for_each(s, &t->away, away) {
+		for (int i = 0; i < 2; i++)
+			l->tick.flows += s->dirs[i].reads > 0;
+	}
+	l->relayed = l->reads = 0;
+	l->ticked_ns = now;
+}
+
 static void on_tick(struct timer *timer)
 {
 	struct sessions *t = container_of(timer, struct sessions, tick);
 	uint64_t now = loop_now(t->o.loop);
-	struct thread_load *l = &t->load;
 	struct session *s, *next;
 
-	l->relayed_per_s = l->relayed * NS_PER_SEC / MAX(now - l->ticked_ns, 1ull);
-	l->relayed = 0;
-	l->ticked_ns = now;
+	end_tick(t, now);
 	list_for_each_safe(s, next, &t->away, away) {
 		if (!is_established(s)) {
 			list_del(&s->away);
@@ -178,7 +199,7 @@ static void on_tick(struct timer *timer)
 		follow(s);
 	}
 	if (list_empty(&t->away))
-		l->relayed_per_s = 0;
+		t->load.tick = (struct choose_load){0};
 	else
 		loop_timer_set(t->o.loop, &t->tick, now + TICK_NS);
 }

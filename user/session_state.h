@@ -100,7 +100,8 @@ struct thread_load {
 	uint64_t since_ns, bytes, segments; /* of the window that has not ended */
 	uint32_t flows, window;		    /* directions that moved something in it; its number */
 	struct choose_load last;
-	uint64_t ticked_ns, relayed, relayed_per_s; /* by userspace: since the last tick, and before it */
+	uint64_t ticked_ns, relayed, reads; /* by userspace, since the last tick */
+	struct choose_load tick;	    /* and before it */
 };
 
 struct sessions {
