@@ -7,35 +7,43 @@
 #include "session_state.h"
 
 #define TICK_NS (10 * NS_PER_MS)
+#define LOOK_WINDOW_NS (500 * NS_PER_MS) /* over which a direction is looked at */
 #define LOAD_WINDOW_NS (500 * NS_PER_MS) /* over which a thread's load is taken: some samples of each direction of a crowd */
 
 /* ---- the thread's load ---- */
 
+static struct choose_load load_over(const struct thread_load *l, uint64_t ns)
+{
+	return (struct choose_load){
+		.bytes_per_s = l->bytes * 1000 / (ns / NS_PER_MS),
+		.segments_per_s = l->segments * 1000 / (ns / NS_PER_MS),
+		.flows = l->flows,
+	};
+}
+
 /*
- * What all of a thread's directions did in the last whole window; or what userspace alone moved since the last tick, if that is
- * more: many that have just begun.
+ * What all of a thread's directions did in the last whole window, or in the one that has not ended, if that is more; or what
+ * userspace alone moved since the last tick: many may have just begun.
  */
 static struct choose_load load_of(struct sessions *t, uint64_t now)
 {
 	struct thread_load *l = &t->load;
 	uint64_t ns = now - l->since_ns;
 
-	struct choose_load ret;
+	struct choose_load ret, begun;
 
 	if (ns >= LOAD_WINDOW_NS) {
-		l->last = (struct choose_load){
-			.bytes_per_s = l->bytes * 1000 / (ns / NS_PER_MS),
-			.segments_per_s = l->segments * 1000 / (ns / NS_PER_MS),
-			.flows = l->flows,
-		};
+		l->last = load_over(l, ns);
 		l->bytes = l->segments = l->flows = 0;
 		l->since_ns = now;
 		l->window++;
+		ns = 0;
 	}
+	begun = load_over(l, MAX(ns, LOAD_WINDOW_NS / 5));
 	ret = (struct choose_load){
-		.bytes_per_s = MAX(l->last.bytes_per_s, l->tick.bytes_per_s),
-		.segments_per_s = MAX(l->last.segments_per_s, l->tick.segments_per_s),
-		.flows = MAX(l->last.flows, l->tick.flows),
+		.bytes_per_s = MAX(MAX(l->last.bytes_per_s, l->tick.bytes_per_s), begun.bytes_per_s),
+		.segments_per_s = MAX(MAX(l->last.segments_per_s, l->tick.segments_per_s), begun.segments_per_s),
+		.flows = MAX(MAX(l->last.flows, l->tick.flows), begun.flows),
 	};
 	return ret;
 }
@@ -68,27 +76,40 @@ static bool in_kernel(const struct session *s, int i)
 	return s->joined && flow_of(s, i)->want_kernel;
 }
 
-/* What it did since the last look. The load has the bytes of userspace already. */
+/*
+ * What it does: over the last whole window, or over the one that has not ended, if that is more. (Transfers move in bursts: a short
+ * window would find the quickest of them idle.)
+ */
 static struct choose_flow look(struct session *s, int i, uint64_t now)
 {
 	struct direction *d = &s->dirs[i];
 	struct byte_count bytes = session_bytes(s, i);
-	uint64_t segments = s->joined ? flow_get(flow_of(s, i), segments) : 0;
-	uint64_t ms = MAX((now - d->looked_ns) / NS_PER_MS, 1ull);
+	uint64_t redirected = s->joined ? flow_get(flow_of(s, i), segments) : 0;
+	uint64_t ns = MAX(now - d->looked_ns, 1ull);
+	uint64_t bytes_per_s = (byte_total(&bytes) - d->looked_bytes) * 1000 / MAX(ns / NS_PER_MS, 1ull);
+	uint64_t segments_per_s =
+		(redirected + d->reads - d->looked_segments) * 1000 / MAX(ns / NS_PER_MS, 1ull);
 	struct choose_flow f = {
 		.joined = s->joined,
 		.in_kernel = in_kernel(s, i),
 		.age_ns = now - s->record->connected_ns,
-		.bytes_per_s = (byte_total(&bytes) - byte_total(&d->looked_bytes)) * 1000 / ms,
-		.segments_per_s = (segments - d->looked_segments + d->reads) * 1000 / ms,
+		.bytes_per_s = MAX(bytes_per_s, d->bytes_per_s),
+		.segments_per_s = MAX(segments_per_s, d->segments_per_s),
 	};
 
-	if (segments != d->looked_segments)
-		add_to_load(s, i, bytes.kernel - d->looked_bytes.kernel, segments - d->looked_segments);
-	d->looked_ns = now;
-	d->looked_bytes = bytes;
-	d->looked_segments = segments;
-	d->reads = 0;
+	/* What userspace moved was added when it did. */
+	if (redirected != d->loaded_segments)
+		add_to_load(s, i, bytes.kernel - d->loaded_bytes, redirected - d->loaded_segments);
+	d->loaded_bytes = bytes.kernel;
+	d->loaded_segments = redirected;
+	if (ns >= LOOK_WINDOW_NS) {
+		/* Among many a transfer may get nothing for a second: what it did is not forgotten at once. */
+		f.bytes_per_s = d->bytes_per_s = MAX(bytes_per_s, d->bytes_per_s / 2);
+		f.segments_per_s = d->segments_per_s = MAX(segments_per_s, d->segments_per_s / 2);
+		d->looked_ns = now;
+		d->looked_bytes = byte_total(&bytes);
+		d->looked_segments = redirected + d->reads;
+	}
 	return f;
 }
 
@@ -174,8 +195,10 @@ static void end_tick(struct sessions *t, uint64_t now)
 		.segments_per_s = l->reads * NS_PER_SEC / ns,
 	};
 	list_for_each(s, &t->away, away) {
-		for (int i = 0; i < 2; i++)
-			l->tick.flows += s->dirs[i].reads > 0;
+		for (int i = 0; i < 2; i++) {
+			l->tick.flows += s->dirs[i].reads != s->dirs[i].ticked_reads;
+			s->dirs[i].ticked_reads = s->dirs[i].reads;
+		}
 	}
 	l->relayed = l->reads = 0;
 	l->ticked_ns = now;

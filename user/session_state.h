@@ -60,9 +60,11 @@ struct direction {
 	uint32_t limit;			/* bytes that may wait, unsent, in the peer */
 	bool charged;			/* the budget knows of it */
 	uint8_t choice;			/* enum choose_reason: who is to move it, and why */
-	uint32_t reads, window;		/* of userspace since the last look; the load's when it last moved something */
-	uint64_t looked_ns, looked_segments; /* as of the last look of the choice */
-	struct byte_count looked_bytes;
+	uint32_t window;		/* the load's, when it last moved something */
+	uint64_t reads, ticked_reads;	/* of userspace; as of the last tick */
+	uint64_t looked_ns, looked_bytes, looked_segments; /* the beginning of the choice's window, */
+	uint64_t bytes_per_s, segments_per_s;		   /* and what it did in the one before */
+	uint64_t loaded_bytes, loaded_segments;		   /* of the kernel: the load has them */
 };
 
 struct session {
