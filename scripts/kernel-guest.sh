@@ -17,7 +17,7 @@ NOBODY="setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --bou
 start()
 {
 	rm -f "$T/shunt.err" # of the one before: it says that it is ready
-	config "splice require;$1" "${2:-}" | start_shunt
+	config "splice require;$1" "$KERNEL;${2:-}" | start_shunt
 	expect_match "what it says about the path" "$(grep ' path: ' "$T/shunt.err")" \
 		"kernel path: the kernel qualified in [0-9]+ ms"
 	expect_eq KernelPath "$(info KernelPath)" yes

@@ -187,7 +187,7 @@ thousands_of_sessions_at_once()
 	hold many "$count" 4 8080
 	expect_eq CurrConns "$(info CurrConns)" "$count"
 	expect_eq SlotsUsed "$(info SlotsUsed)" "$count"
-	expect_eq SessionsJoined "$(info SessionsJoined)" "$count"
+	wait_until "all to be joined" 5 equals "$count" info SessionsJoined
 	expect_idle
 	client ping 10 ping --connect 127.0.0.1:8080 --count 100
 	note "$((($(memory shunt VmRSS) - rss) * 1024 / count)) bytes of the daemon's memory per session"

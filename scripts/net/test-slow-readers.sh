@@ -179,14 +179,14 @@ a_slow_client_is_served_by_the_kernel()
 	hosts
 	config "splice require" "" | sed 's/127.0.0.1:8080/10.1.0.1:8080/; s/127.0.0.1:9001/10.2.0.2:9001/' |
 		RUN_AS="nsenter --net=/run/netns/$BALANCER" start_shunt
-	spawn source nsenter "--net=/run/netns/$SERVER" "$PEER" source --listen 10.2.0.2:9001 --bytes 128m
+	spawn source nsenter "--net=/run/netns/$SERVER" "$PEER" source --listen 10.2.0.2:9001 --bytes 256m
 	wait_until "the source to listen" 10 has_line "$T/source.out" '^ready'
-	spawn fetch nsenter "--net=/run/netns/$CLIENT" "$PEER" fetch --connect 10.1.0.1:8080 --bytes 128m --rate 48m
+	spawn fetch nsenter "--net=/run/netns/$CLIENT" "$PEER" fetch --connect 10.1.0.1:8080 --bytes 256m --rate 48m
 	join fetch 60 0
 	wait_until "CurrConns 0" 10 equals 0 info CurrConns
 	note "$(info BytesOutKernel) bytes by the kernel, $(info BytesOutUser) by userspace, $(info Pauses) pauses"
 	expect_gt "bytes moved by the kernel" "$(info BytesOutKernel)" "$(info BytesOutUser)"
-	expect_eq "bytes moved in all" "$(info TotalBytesOut)" $((128 * 1024 * 1024))
+	expect_eq "bytes moved in all" "$(info TotalBytesOut)" $((256 * 1024 * 1024))
 	stop_server source
 }
 
