@@ -262,6 +262,8 @@ write_config()
 
 		listen web
 		    bind 10.0.0.1:80
+		    option splice-request                # both directions belong to the kernel from the first byte, so that there
+		    option splice-response               # is something to see; shunt's own choice would come a little later
 		    server s1 10.0.1.2:80
 		    server s2 10.0.2.2:80
 		    server s3 10.0.3.2:80

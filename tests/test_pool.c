@@ -562,7 +562,7 @@ static void nobody_in_the_queue_is_forgotten_and_no_server_gets_too_many(void **
 #define LINE 2000
 
 static struct client line[LINE];
-static uint32_t order[LINE], nr_placed;
+static uint32_t order[2 * LINE], nr_placed; /* each leaving calls somebody, at most */
 
 static void on_placed(struct pool_wait *w)
 {
