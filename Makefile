@@ -27,7 +27,7 @@ BPF_CFLAGS := -g -O2 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werr
 
 USER_SRC := $(sort $(wildcard user/*.c))
 USER_OBJ := $(USER_SRC:user/%.c=$(BUILD)/user/%.o)
-TOOLS := $(BUILD)/exact $(BUILD)/edges
+TOOLS := $(BUILD)/exact $(BUILD)/edges $(BUILD)/shunt-dice
 CHECK_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 BPF_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(filter-out %_help.c,$(wildcard tests/bpf_*.c))))
 
@@ -83,9 +83,12 @@ $(BUILD)/tools/%.o: tests/tools/%.c Makefile
 tool_objects = $(patsubst tests/tools/%.c,$(BUILD)/tools/%.o,$(sort $(wildcard tests/tools/$(1)*.c)))
 $(BUILD)/exact: $(call tool_objects,exact)
 $(BUILD)/edges: $(call tool_objects,edges)
+# The daemon with other dice.
+$(BUILD)/shunt-dice: $(BUILD)/tools/dice_choose.o $(filter-out %/choose.o,$(USER_OBJ))
+$(BUILD)/shunt-dice: TOOL_LIBS = $(BPF_LIBS) $(LIBS)
 $(TOOLS):
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(TOOL_LIBS)
 
 # ---- the bench's load generator ----
 

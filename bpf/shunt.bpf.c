@@ -262,7 +262,7 @@ int shunt_verdict(struct __sk_buff *skb)
 
 	f->redirected += len;
 	f->segments++;
-	if (f->sample && !(f->segments % FLOW_SAMPLE)) {
+	if (f->sample && !(f->segments % f->sample)) {
 		event = begin_change(f, index, FLOW_REASON_SAMPLE, cookie);
 		if (event)
 			bpf_ringbuf_submit(event, 0);

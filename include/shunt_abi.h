@@ -36,7 +36,7 @@ enum flow_reason {
 	FLOW_REASON_NO_PEER = 3,   /* the peer's slot is empty: the session is coming to its end */
 	FLOW_REASON_RESUMED = 4,   /* USER -> KERNEL */
 	FLOW_REASON_BROKEN = 5,	   /* bytes are missing or could not be trimmed: the session must be reset */
-	FLOW_REASON_SAMPLE = 6,	   /* no change: another FLOW_SAMPLE segments were redirected */
+	FLOW_REASON_SAMPLE = 6,	   /* no change: another `sample` segments were redirected */
 	FLOW_REASON_MAX = 7,
 };
 
@@ -60,7 +60,7 @@ struct flow {
 	shunt_u32 ready; /* both sockets are in the map */
 	shunt_u32 want_kernel;
 	shunt_u32 thread; /* that owns the session: whose ring gets its events */
-	shunt_u32 sample; /* tell of every FLOW_SAMPLE segments */
+	shunt_u32 sample; /* tell of every so many segments (FLOW_REASON_SAMPLE); 0 = never */
 };
 
 /* What a record of a ring buffer of `events` says. */
@@ -85,8 +85,6 @@ enum flow_exit {
 	FLOW_COUNT_TRIMMED = 10,     /* not an exit: segments whose head had come before and was cut off */
 	FLOW_EXIT_MAX = 11,
 };
-
-#define FLOW_SAMPLE 1024u /* segments; a power of two */
 
 #define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of a thread's ring: 10,922 records */
 

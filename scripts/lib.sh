@@ -45,6 +45,7 @@ HOME_DIR=/run/shunt-test	    # inside the namespaces
 # outside means ours.
 BIN=$HOME_DIR/bin
 DAEMON=$BIN/balancer
+DICE=$BIN/dice	 # shunt-dice: throws dice for the movers
 PEER=$BIN/peer	 # exact
 CASES=$BIN/cases # edges
 T=$HOME_DIR/t			    # of the running test
@@ -70,7 +71,7 @@ net_begin()
 	for tool in "${NEEDED[@]}"; do
 		PATH=$PATH:/usr/sbin:/sbin type -P "$tool" > /dev/null || missing+=("$tool")
 	done
-	for tool in shunt exact edges; do
+	for tool in shunt shunt-dice exact edges; do
 		[ -x "$BUILD/$tool" ] || missing+=("$BUILD/$tool (make all tools)")
 	done
 	[ "$(id -u)" -eq 0 ] || missing+=("root")
@@ -107,7 +108,7 @@ prepare_machine()
 	mount -t tmpfs -o mode=755 tmpfs /run &&
 		mkdir -p "$BIN" "$T" /run/netns &&
 		mount -t bpf -o mode=700 bpf /sys/fs/bpf &&
-		cp "$BUILD/shunt" "$DAEMON" &&
+		cp "$BUILD/shunt" "$DAEMON" && cp "$BUILD/shunt-dice" "$DICE" &&
 		cp "$BUILD/exact" "$PEER" &&
 		cp "$BUILD/edges" "$CASES" &&
 		ip link set lo up || return 1

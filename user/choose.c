@@ -15,6 +15,8 @@
 #define CROWD_FLOWS 24			 /* directions; fewer are seldom ready in the same wake-up */
 #define CROWD_SHARE 1024
 
+const uint32_t choose_sample = 1024;
+
 const char *choose_reason_name(enum choose_reason r)
 {
 	switch (r) {

@@ -39,6 +39,9 @@ struct choose_load {
 	uint32_t flows; /* directions that were seen to move something */
 };
 
+/* A direction that the kernel moves is looked at after so many segments. */
+extern const uint32_t choose_sample;
+
 enum choose_reason choose(const struct choose_flow *f, const struct choose_load *load);
 
 static inline bool choose_is_kernel(enum choose_reason r)

@@ -44,7 +44,7 @@ enum splice_fallback session_join(struct session *s)
 			/* All that was ever written to this end; the SYN of our own connect counts as one. */
 			.extra = s->record->relayed[!i] + (i == SERVER ? 1 : 0),
 			.want_kernel = s->splice[i] != SPLICE_OFF,
-			.sample = s->splice[i] == SPLICE_AUTO,
+			.sample = s->splice[i] == SPLICE_AUTO ? choose_sample : 0,
 		};
 	}
 	if (fallback == FALLBACK_NONE) {

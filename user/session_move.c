@@ -236,8 +236,9 @@ static bool move_passed(struct session *s, int i)
 		session_arm_retry(s);
 		return !s->ended;
 	}
-	if (!f->want_kernel) {
-		out = relay_run(&d->relay, source, sink, t->scratch, CHUNK_SIZE, BUDGET);
+	/* What is held is older than what can still be read: it goes first, also when the direction is to go home now. */
+	if (!f->want_kernel || relay_held(&d->relay)) {
+		out = relay_run(&d->relay, source, sink, t->scratch, CHUNK_SIZE, f->want_kernel ? 0 : BUDGET);
 		flow_set(f, moved, f->moved + out.moved);
 		return take_outcome(s, i, &out) && await_worker(s, i, &out);
 	}

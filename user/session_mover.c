@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * session_mover.c - see session_state.h. Asks choose() for each direction and does what it says: joins a session, takes
- * want_kernel back, gives it again. A direction in the kernel is looked at when the program has counted FLOW_SAMPLE
+ * want_kernel back, gives it again. A direction in the kernel is looked at when the program has counted choose_sample
  * segments; one that userspace moves, by a tick over the list of those that are away.
  */
 #include "session_state.h"

@@ -184,7 +184,7 @@ void session_note_moved(struct session *s, int i, uint64_t bytes);
 /* Joins the session that is to be joined, if nothing is held any more. */
 void session_join_flushed(struct session *s);
 
-/* The program has counted another FLOW_SAMPLE segments of direction i. */
+/* The program has counted another choose_sample segments of direction i. */
 void session_sampled(struct session *s, int i);
 
 /* ---- session_end.c ---- */

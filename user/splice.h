@@ -36,7 +36,7 @@ struct splice_end {
 	int fd;
 	uint64_t extra;	  /* all bytes given to fd so far, the SYN of an active open counted as one: what sock_written() says */
 	bool want_kernel; /* may the kernel move what is read from this end? */
-	bool sample;	  /* tell of every FLOW_SAMPLE segments (FLOW_REASON_SAMPLE) */
+	uint32_t sample;  /* tell of every so many segments that the kernel moved (FLOW_REASON_SAMPLE); 0 = never */
 	uint64_t cookie;  /* result */
 };
 

@@ -88,6 +88,15 @@ random_sessions_with_movers_of_shunts_choice()
 	expect_gt BytesInUser "$(info BytesInUser)" 0
 }
 
+random_sessions_with_dice_for_the_movers()
+{
+	DAEMON=$DICE
+	path "$(full 1000 10000)" "splice require" ""
+	expect_gt SessionsJoined "$(info SessionsJoined)" 0
+	expect_gt Pauses "$(info Pauses)" "$(full 100 1000)"
+	expect_gt Resumes "$(info Resumes)" "$(full 100 1000)"
+}
+
 random_sessions_with_requests_in_the_kernel()
 {
 	path "$(full 500 2500)" "splice require" "option splice-request"
@@ -170,6 +179,13 @@ lossy_loopback()
 	note "$(info Verdict_trimmed) segments trimmed"
 }
 
+# dice COMMAND...: with a daemon that throws dice.
+dice()
+{
+	DAEMON=$DICE
+	"$@"
+}
+
 # families LISTEN SERVER
 families()
 {
@@ -182,6 +198,7 @@ families()
 run random_sessions_through_the_kernel
 run random_sessions_through_userspace
 run random_sessions_with_movers_of_shunts_choice
+run random_sessions_with_dice_for_the_movers
 run random_sessions_with_requests_in_the_kernel
 run random_sessions_with_responses_in_the_kernel
 run random_sessions_that_change_their_mover_all_the_time
@@ -189,6 +206,7 @@ run random_sessions_between_three_hosts
 run random_sessions_over_a_lossy_network
 run random_sessions_over_a_lossy_loopback lossy_loopback "" "$KERNEL"
 run random_sessions_over_a_lossy_loopback_with_movers_of_shunts_choice lossy_loopback "" ""
+run random_sessions_over_a_lossy_loopback_with_dice_for_the_movers dice lossy_loopback "" ""
 run random_sessions_over_a_lossy_loopback_with_a_small_limit lossy_loopback "tune.splice.limit 64k" "$KERNEL"
 run random_sessions_from_ipv4_to_ipv6 families 127.0.0.1:8080 '[::1]:9001'
 run random_sessions_from_ipv6_to_ipv4 families '[::1]:8080' 127.0.0.1:9001
