@@ -21,8 +21,11 @@ static bool on_accepted(void *arg, int fd, const struct addr *client)
 
 static void on_exhausted(void *arg, int error)
 {
-	(void)arg;
-	fail_msg("accept: %s", strerror(-error));
+	struct rig *r = arg;
+
+	assert_int_equal(error, -EMFILE);
+	r->exhausted++;
+	listener_pause(r->listener);
 }
 
 static const struct listener_ops ops = { .accepted = on_accepted, .exhausted = on_exhausted };

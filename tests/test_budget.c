@@ -66,8 +66,8 @@ static void newcomers_begin_with_less_when_half_is_given(void **state)
 	(void)state;
 	for (int i = 0; i < 1000; i++)
 		budget_charge(&b, budget_begin(&b));
-	assert_int_equal(budget_begin(&b), 32 * 1024);
-	assert_in_range(b.given, 50 * MB, 100 * MB);
+	assert_int_equal(budget_begin(&b), 128 * 1024);
+	assert_in_range(b.given, 50 * MB, 200 * MB);
 }
 
 int main(void)

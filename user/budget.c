@@ -3,7 +3,7 @@
 #include "budget.h"
 
 #define BEGIN (1024u * 1024)	 /* bytes */
-#define BEGIN_TIGHT (32u * 1024) /* when half of the budget is given away */
+#define BEGIN_TIGHT (128u * 1024) /* when half of the budget is given away; a segment (64 KB) must fit, or the kernel's worker polls */
 
 uint32_t budget_begin(const struct budget *b)
 {

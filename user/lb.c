@@ -14,7 +14,7 @@
 #include "qualify.h"
 
 #define DESCRIPTOR_RESERVE 96	  /* logs, stats clients, maps, the pin folder: what is neither a session's */
-#define DESCRIPTORS_PER_THREAD 4  /* nor a thread's: epoll and its wake-up, the event ring and its epoll; and a copy of each listener */
+#define DESCRIPTORS_PER_THREAD 5  /* nor a thread's: epoll and its wake-up, the event ring and its epoll, a spare; and a copy of each listener */
 #define MAXCONN_DEFAULT 20000	  /* when the descriptor limit would allow more and nobody asked for it */
 #define THREADS_MAX 64u		  /* unless nbthread says otherwise */
 #define BUDGET_DEFAULT (1ull << 30)

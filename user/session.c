@@ -29,6 +29,7 @@
 #include "session_state.h"
 
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -389,6 +390,7 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 		return -ENOMEM;
 	}
 	t->table = map;
+	t->spare = eventfd(0, EFD_CLOEXEC);
 	session_mover_init(t);
 	*ret = t;
 	return 0;
@@ -397,6 +399,8 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 struct sessions *sessions_free(struct sessions *t)
 {
 	if (t) {
+		if (t->spare >= 0)
+			close(t->spare);
 		munmap(t->table, t->table_size);
 		free(t);
 	}

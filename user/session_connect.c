@@ -38,6 +38,10 @@ enum splice_fallback session_join(struct session *s)
 	struct splice_end ends[2];
 	int r;
 
+	/* A FIN that is not read yet: asked before, so that no socket is in the map without its peer. */
+	for (int i = 0; fallback == FALLBACK_NONE && i < 2; i++)
+		if (!sock_is_established(s->ends[i].poll.fd))
+			fallback = FALLBACK_HALF_CLOSED;
 	for (int i = 0; fallback == FALLBACK_NONE && i < 2; i++) {
 		ends[i] = (struct splice_end){
 			.fd = s->ends[i].poll.fd,
@@ -183,6 +187,11 @@ void session_connect(struct session *s)
 	s->record->server = (uint16_t)s->server->conf->id;
 	ledger_addr_set(&s->record->server_addr, to);
 	fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE) && t->spare >= 0) {
+		close(t->spare);
+		t->spare = -EBADF;
+		fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	}
 	if (fd < 0) {
 		session_end(s, END_NO_RESOURCE);
 		return;

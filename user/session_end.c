@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "tcplog.h"
 
@@ -215,6 +216,8 @@ static void on_release(struct later *l)
 	struct sessions *t = s->table;
 	struct frontend *fe = s->frontend;
 
+	if (t->spare < 0)
+		t->spare = eventfd(0, EFD_CLOEXEC); /* before the next client is accepted */
 	ledger_release(t->o.ledger, s->number);
 	s->record = NULL;
 	t->count--;

@@ -66,8 +66,12 @@ static void grow_limit(struct session *s, int i)
 	struct direction *d = &s->dirs[i];
 	uint32_t limit = budget_grow(s->table->o.budget, d->limit);
 
-	if (limit == d->limit || sock_limit(s->ends[!i].poll.fd, limit) < 0)
+	if (limit == d->limit)
 		return;
+	if (sock_limit(s->ends[!i].poll.fd, limit) < 0) {
+		budget_return(s->table->o.budget, limit - d->limit);
+		return;
+	}
 	d->limit = limit;
 	if (s->joined)
 		flow_set(flow_of(s, i), limit, limit);
@@ -79,6 +83,8 @@ static bool take_outcome(struct session *s, int i, const struct relay_outcome *o
 {
 	struct direction *d = &s->dirs[i];
 
+	if (s->ended)
+		return false;
 	if (out->moved) {
 		s->retry_ns = 0;
 		session_note_moved(s, i, out->moved);
@@ -111,6 +117,18 @@ static bool take_outcome(struct session *s, int i, const struct relay_outcome *o
 	return false;
 }
 
+/* Bytes that TCP has received, FIN included, but the program has not seen: it should have, before
+ * anybody could ask. */
+static bool is_overdue(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	uint64_t now = loop_now(s->table->o.loop);
+
+	if (!d->missing_ns)
+		d->missing_ns = now;
+	return now - d->missing_ns > MISSING_NS;
+}
+
 /* Moves the bytes of a direction that is not joined. */
 static struct relay_outcome move_relayed(struct session *s, int i)
 {
@@ -139,6 +157,10 @@ static void run_relay(struct session *s, int i)
 	 * itself. */
 	if (s->record->cookie[i] && (sock_received(s->ends[i].poll.fd, &received) < 0 ||
 				     received != s->record->relayed[i] + 1)) {
+		if (received > s->record->relayed[i] + 1 && !is_overdue(s, i)) {
+			session_arm_retry(s); /* the kernel's worker will bring it */
+			return;
+		}
 		session_end_broken(s, i, "the end has come before the last byte");
 		return;
 	}
@@ -258,17 +280,6 @@ static bool move_passed(struct session *s, int i)
 	return take_outcome(s, i, &out) && await_worker(s, i, &out);
 }
 
-/* Bytes that TCP has received, FIN included, but the program has not seen: it should have, before
- * anybody could ask. */
-static bool is_overdue(struct session *s, int i)
-{
-	struct direction *d = &s->dirs[i];
-	uint64_t now = loop_now(s->table->o.loop);
-
-	if (!d->missing_ns)
-		d->missing_ns = now;
-	return now - d->missing_ns > MISSING_NS;
-}
 
 static void run_joined(struct session *s, int i)
 {
@@ -347,6 +358,8 @@ static void note_speed(struct session *s, int i)
  */
 void session_unblock(struct session *s, int i)
 {
+	if (s->ended)
+		return;
 	struct direction *d = &s->dirs[i];
 
 	note_speed(s, i);

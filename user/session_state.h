@@ -112,6 +112,7 @@ struct sessions {
 	size_t table_size;
 	uint32_t first, max;
 	uint32_t count;
+	int spare; /* a descriptor for who was accepted with the last one, and has no server yet; negative = used */
 	struct list away; /* sessions that userspace moves by choice: looked at by the tick */
 	struct timer tick;
 	struct thread_load load;

@@ -11,6 +11,7 @@
 
 #include "util.h"
 
+#define STATE_ESTABLISHED 1 /* kernel: TCP_ESTABLISHED, include/net/tcp_states.h */
 #define KEEPALIVE_IDLE_S 60
 #define KEEPALIVE_INTERVAL_S 10
 #define KEEPALIVE_COUNT 6
@@ -149,6 +150,13 @@ bool sock_tighten(int fd, uint32_t bytes)
 void sock_loosen(int fd)
 {
 	set_int(fd, SOL_SOCKET, SO_BUF_LOCK, SOCK_SNDBUF_LOCK);
+}
+
+bool sock_is_established(int fd)
+{
+	struct tcp_info info;
+
+	return get_info(fd, &info) == 0 && info.tcpi_state == STATE_ESTABLISHED;
 }
 
 int sock_error(int fd)

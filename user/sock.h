@@ -64,6 +64,9 @@ bool sock_tighten(int fd, uint32_t bytes);
 /* Takes it back: the kernel tunes the buffer again (from Linux 5.14 on). */
 void sock_loosen(int fd);
 
+/* Neither end has sent its FIN, as far as the kernel knows; what is unread counts. */
+bool sock_is_established(int fd);
+
 /* Takes and clears SO_ERROR. */
 int sock_error(int fd);
 

@@ -374,7 +374,7 @@ int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct spl
 		/* No program runs for this index yet, so both lines may be written from here. */
 		sp->flows[index[i]] = (struct flow){
 			.mode = FLOW_KERNEL,
-			.check_at = limit,
+			.check_at = 0, /* in mid-stream something may wait already: the first segment looks */
 			.extra = ends[!i].extra,
 			.limit = limit,
 			.want_kernel = ends[i].want_kernel,

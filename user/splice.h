@@ -41,8 +41,8 @@ struct splice_end {
 };
 
 /*
- * Joins ends[0] (client) and ends[1] (server) of a session. Both must be established, nothing read may wait in userspace to be
- * written, and neither may hold a partly read segment (the last recv said EAGAIN, or there never was one).
+ * Joins ends[0] (client) and ends[1] (server) of a session. Both must be established, and nothing read may wait in userspace to be
+ * written. What is received and not read goes through the program; of a partly read segment it cuts off what was read (trim()).
  * limit is the bytes that may wait towards either end; thread is who is told of events.
  *
  * Returns 0: both directions work, and each struct flow says who moves it. Or -errno: -EOPNOTSUPP (one end has already sent its

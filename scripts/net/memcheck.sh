@@ -52,6 +52,6 @@ under_valgrind()
 	join shunt 1 0
 }
 
-run the_kernel_path_under_valgrind under_valgrind Kernel "splice require" ""
+run the_kernel_path_under_valgrind under_valgrind Kernel "splice require" "$KERNEL"
 run the_userspace_path_under_valgrind under_valgrind User "" "no option splice-auto"
 net_end

@@ -52,7 +52,7 @@ a_large_file_from_nginx_to_curl()
 	local url=http://127.0.0.1:8080/large size from to
 
 	size=$(full $((256 << 20)) $((1 << 30)))
-	config "splice require" "" | start_shunt
+	config "splice require" "$KERNEL" | start_shunt
 	start_nginx
 	head -c "$size" /dev/urandom > "$T/www/large"
 	expect_eq "sha256" "$(hash_of curl -sS "$url")" "$(hash_of cat "$T/www/large")"
@@ -70,7 +70,7 @@ fifty_files_at_once_from_nginx()
 {
 	local i args=() wanted
 
-	config "splice require" "" | start_shunt
+	config "splice require" "$KERNEL" | start_shunt
 	start_nginx
 	head -c 8m /dev/urandom > "$T/www/file"
 	wanted=$(hash_of cat "$T/www/file")
@@ -90,7 +90,7 @@ a_large_file_from_socat_to_socat()
 	local size
 
 	size=$(full $((64 << 20)) $((256 << 20)))
-	config "splice require" "" | start_shunt
+	config "splice require" "$KERNEL" | start_shunt
 	spawn receiver socat -u TCP-LISTEN:9001,reuseaddr "CREATE:$T/received"
 	wait_until "the receiver to listen" 10 is_listening 9001
 	head -c "$size" /dev/urandom > "$T/file"
@@ -103,7 +103,7 @@ a_large_file_from_socat_to_socat()
 
 wrk_finds_no_errors()
 {
-	config "splice require" "" | start_shunt
+	config "splice require" "$KERNEL" | start_shunt
 	start_nginx
 	head -c 1000 /dev/urandom > "$T/www/small"
 	wrk -t 2 -c 64 --timeout 4s -d "$(full 2 6)" http://127.0.0.1:8080/small > "$T/wrk.out"
@@ -119,7 +119,7 @@ wrk_finds_no_errors()
 
 redis_is_benchmarked()
 {
-	config "splice require" "" | start_shunt
+	config "splice require" "$KERNEL" | start_shunt
 	spawn redis redis-server --port 9001 --bind 127.0.0.1 --save '' --dir "$T"
 	wait_until "redis to answer" 10 equals PONG redis-cli -p 9001 ping
 	redis-benchmark -p 8080 -n "$(full 5000 30000)" -c 50 -t set,get,lrange_100 -q --csv > "$T/benchmark.out" 2> "$T/benchmark.err"
@@ -137,7 +137,7 @@ iperf3_in_both_directions()
 {
 	local args
 
-	config "splice require" "" | start_shunt
+	config "splice require" "$KERNEL" | start_shunt
 	spawn iperf3 iperf3 -s -p 9001
 	wait_until "iperf3 to listen" 10 is_listening 9001
 	for args in "" "-R" "-P 4" "-P 4 -R"; do
@@ -164,7 +164,7 @@ postgresql_is_benchmarked()
 {
 	local user="setpriv --reuid=65534 --regid=65534 --clear-groups" dir=$T/db
 
-	config "splice require" "" | start_shunt
+	config "splice require" "$KERNEL" | start_shunt
 	mkdir "$dir"
 	chown 65534:65534 "$dir"
 	chmod 700 "$dir"

@@ -61,7 +61,7 @@ a_missing_bpf_file_system_is_mounted()
 		exec "$@"
 	END
 	chmod +x "$T/without-bpffs"
-	config "splice require" | RUN_AS="unshare --mount $T/without-bpffs" start_shunt
+	config "splice require" "$KERNEL" | RUN_AS="unshare --mount $T/without-bpffs" start_shunt
 	relays
 	expect_eq KernelPath "$(info KernelPath)" yes
 	expect_gt BytesInKernel "$(info BytesInKernel)" 0
@@ -83,7 +83,7 @@ a_bpf_file_system_that_cannot_be_mounted_means_userspace()
 
 no_pins_on_request()
 {
-	config "splice require;bpf-pin-path none" | start_shunt
+	config "splice require;bpf-pin-path none" "$KERNEL" | start_shunt
 	[ ! -e "$PINS" ] || fail "expected no pins, got $(ls "$PINS")"
 	relays
 	expect_gt BytesInKernel "$(info BytesInKernel)" 0
@@ -91,7 +91,7 @@ no_pins_on_request()
 
 pins_where_they_are_wanted()
 {
-	config "splice require;bpf-pin-path /sys/fs/bpf/elsewhere" | start_shunt
+	config "splice require;bpf-pin-path /sys/fs/bpf/elsewhere" "$KERNEL" | start_shunt
 	[ -e /sys/fs/bpf/elsewhere/sockets ] || fail "expected the pin /sys/fs/bpf/elsewhere/sockets, got none"
 	[ ! -e "$PINS" ] || fail "expected no pins at the standard place, got $(ls "$PINS")"
 	expect_eq "the flows' maximum" "$(bpftool -j map show pinned /sys/fs/bpf/elsewhere/flows | grep -o '"max_entries":[0-9]*')" \
