@@ -442,9 +442,10 @@ void rig_open(struct rig *rig, const struct rig_options *o)
 int rig_join(struct rig *rig, bool want_up, bool want_down)
 {
 	/* ends[1] was connected from here: its SYN counts. */
-	rig->joins[0] = (struct splice_end){.fd = rig->ends[0], .want_kernel = want_up};
-	rig->joins[1] =
-		(struct splice_end){.fd = rig->ends[1], .want_kernel = want_down, .extra = 1};
+	rig->joins[0] = (struct splice_end){
+		.fd = rig->ends[0], .want_kernel = want_up, .extra = rig->before[1]};
+	rig->joins[1] = (struct splice_end){
+		.fd = rig->ends[1], .want_kernel = want_down, .extra = rig->before[0] + 1};
 	rig->joined = true; /* even if it was refused, it is to be left */
 	return splice_join(rig->sp, rig->session, 0, rig->joins, rig->limit);
 }

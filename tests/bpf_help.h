@@ -128,6 +128,7 @@ struct rig {
 	bool joined;
 	bool no_pump[2];
 	int client, server, ends[2];
+	uint64_t before[2]; /* of each direction: bytes that were written before the join */
 	struct splice_end joins[2];
 	struct traffic senders[2], receivers[2]; /* by direction */
 	uint64_t proven[2]; /* redirected bytes that have left the kernel's queue */

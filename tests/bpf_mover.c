@@ -130,6 +130,47 @@ static void change_movers(struct rig *rig, uint64_t limit, uint32_t pauses, uint
 	rig_assert_accounts(rig);
 }
 
+/* A session that joins in mid-stream may have a limit's worth in the peer's queue already. */
+static void what_waits_before_the_join_counts_against_the_limit(void **state)
+{
+	const struct pair_options small = {.rcvbuf = {0, 16384}, .mss = 2000};
+	const uint64_t limit = 256 * KB;
+	static char buf[65536];
+	struct rig *rig = *state;
+	uint64_t sent = 0, received = 0;
+	struct flow *f;
+	ssize_t len;
+
+	rig_open(rig, &(struct rig_options){.limit = limit, .back = small});
+	while (sent < limit - 32 * KB) {
+		stream_fill(buf, 0, sent, 8192);
+		assert_int_equal(send(rig->ends[1], buf, 8192, MSG_DONTWAIT | MSG_NOSIGNAL), 8192);
+		sent += 8192;
+	}
+	rig->before[0] = sent;
+	assert_ok(rig_join(rig, true, true));
+	f = rig_flow(rig, 0);
+	rig->no_pump[0] = true;
+	while (!rig->events[0][FLOW_REASON_LIMIT]) {
+		stream_fill(buf, 0, sent, 4096);
+		len = send(rig->client, buf, 4096, MSG_DONTWAIT | MSG_NOSIGNAL);
+		assert_true(len > 0 || errno == EAGAIN);
+		sent += (uint64_t)MAX(len, 0);
+		rig_step(rig);
+		assert_true(f->redirected < limit);
+	}
+	assert_true(rig_backlog(rig, 0) <= limit);
+	rig->no_pump[0] = false;
+	while (received < sent) {
+		wait_for((len = recv(rig->server, buf, sizeof(buf), MSG_DONTWAIT)) >= 0, rig_step(rig),
+			 rig_say(rig));
+		assert_true(stream_is(buf, 0, received, (size_t)len));
+		assert_int_not_equal(len, 0);
+		received += (uint64_t)len;
+	}
+	rig_assert_accounts(rig);
+}
+
 static void a_transfer_with_a_limit_of_4k_changes_its_mover_a_thousand_times(void **state)
 {
 	change_movers(*state, 4 * KB, 1000, 3000);
@@ -487,6 +528,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		rig_test(a_fast_sender_is_stopped_by_a_receiver_that_does_not_read),
+		rig_test(what_waits_before_the_join_counts_against_the_limit),
 		rig_test(a_transfer_with_a_limit_of_4k_changes_its_mover_a_thousand_times),
 		rig_test(a_transfer_with_a_limit_of_64k_changes_its_mover_a_thousand_times),
 		rig_test(both_directions_change_their_movers_at_once),
