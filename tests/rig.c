@@ -24,7 +24,6 @@ static void on_exhausted(void *arg, int error)
 	struct rig *r = arg;
 
 	assert_int_equal(error, -EMFILE);
-	r->exhausted++;
 	listener_pause(r->listener);
 }
 

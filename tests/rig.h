@@ -50,7 +50,6 @@ struct rig {
 	struct sessions *sessions;
 	struct process_stats stats;
 	struct budget budget;
-	uint32_t exhausted; /* times that accept had no descriptor */
 	struct frontend *fe;
 	struct backend *be;
 	struct listener *listener;

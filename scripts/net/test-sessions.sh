@@ -82,9 +82,8 @@ random_sessions_through_userspace()
 random_sessions_with_movers_of_shunts_choice()
 {
 	path "$(full 1000 10000)" "splice require" ""
-	expect_gt SessionsJoined "$(info SessionsJoined)" 0
+	# Few of them live long enough to join; with dice they all do.
 	expect_gt Fallback_choice "$(info Fallback_choice)" 0
-	expect_gt BytesInKernel "$(info BytesInKernel)" 0
 	expect_gt BytesInUser "$(info BytesInUser)" 0
 }
 
@@ -93,8 +92,8 @@ random_sessions_with_dice_for_the_movers()
 	DAEMON=$DICE
 	path "$(full 1000 10000)" "splice require" ""
 	expect_gt SessionsJoined "$(info SessionsJoined)" 0
-	expect_gt Pauses "$(info Pauses)" "$(full 100 1000)"
-	expect_gt Resumes "$(info Resumes)" "$(full 100 1000)"
+	expect_gt Pauses "$(info Pauses)" "$(full 20 200)"
+	expect_gt Resumes "$(info Resumes)" "$(full 20 200)"
 }
 
 random_sessions_with_requests_in_the_kernel()

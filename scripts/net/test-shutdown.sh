@@ -56,7 +56,8 @@ expect_two_resets()
 	stop_server source
 	stop_server sink
 	expect_eq "clean ends at the servers" "$(field ends "$T/source.out")$(field ends "$T/sink.out")" 00
-	expect_eq "resets at the servers" "$(field resets "$T/source.out")$(field resets "$T/sink.out")" 11
+	# Who asked whether new clients are refused may have been one of the last, and was reset too.
+	expect_match "resets at the servers" "$(field resets "$T/source.out")$(field resets "$T/sink.out")" "^[1-9]1$"
 }
 
 hard_stop_after_resets_what_is_left()
