@@ -2,8 +2,10 @@
 /* budget.c - see budget.h. */
 #include "budget.h"
 
-#define BEGIN (1024u * 1024)	 /* bytes */
-#define BEGIN_TIGHT (128u * 1024) /* when half of the budget is given away; a segment (64 KB) must fit, or the kernel's worker polls */
+#define BEGIN (1024u * 1024) /* bytes */
+#define BEGIN_TIGHT                                                                                \
+	(128u * 1024) /* when half of the budget is given away; a segment (64 KB) must fit, or the \
+			 kernel's worker polls */
 
 uint32_t budget_begin(const struct budget *b)
 {
@@ -25,8 +27,8 @@ uint32_t budget_grow(struct budget *b, uint32_t limit)
 	do {
 		if (larger <= limit || given + (larger - limit) > b->max)
 			return limit;
-	} while (!__atomic_compare_exchange_n(&b->given, &given, given + (larger - limit), true, __ATOMIC_RELAXED,
-					      __ATOMIC_RELAXED));
+	} while (!__atomic_compare_exchange_n(&b->given, &given, given + (larger - limit), true,
+					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 	return larger;
 }
 

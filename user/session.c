@@ -222,9 +222,8 @@ static void on_end(struct poll *p, uint32_t events)
 	}
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP))
 		session_run(s, i);
-	if (events & EPOLLOUT) {
+	if (events & EPOLLOUT)
 		session_unblock(s, !i);
-	}
 	session_update(s);
 }
 

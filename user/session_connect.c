@@ -38,14 +38,16 @@ enum splice_fallback session_join(struct session *s)
 	struct splice_end ends[2];
 	int r;
 
-	/* A FIN that is not read yet: asked before, so that no socket is in the map without its peer. */
+	/* A FIN that is not read yet: asked before, so that no socket is in the map without its
+	 * peer. */
 	for (int i = 0; fallback == FALLBACK_NONE && i < 2; i++)
 		if (!sock_is_established(s->ends[i].poll.fd))
 			fallback = FALLBACK_HALF_CLOSED;
 	for (int i = 0; fallback == FALLBACK_NONE && i < 2; i++) {
 		ends[i] = (struct splice_end){
 			.fd = s->ends[i].poll.fd,
-			/* All that was ever written to this end; the SYN of our own connect counts as one. */
+			/* All that was ever written to this end; the SYN of our own connect counts
+			   as one. */
 			.extra = s->record->relayed[!i] + (i == SERVER ? 1 : 0),
 			.want_kernel = s->splice[i] != SPLICE_OFF,
 			.sample = s->splice[i] == SPLICE_AUTO ? choose_sample : 0,
@@ -81,8 +83,10 @@ void session_connected(struct session *s)
 	set_state(s, LEDGER_RELAY);
 	for (int i = 0; i < 2; i++) {
 		s->splice[i] = (uint8_t)splice_mode(s, i);
-		/* What belongs to the kernel is to go on without us: it has its whole limit from the beginning. */
-		if (s->splice[i] == SPLICE_ON && sock_limit(s->ends[!i].poll.fd, t->o.tuning.limit) == 0)
+		/* What belongs to the kernel is to go on without us: it has its whole limit from
+		 * the beginning. */
+		if (s->splice[i] == SPLICE_ON &&
+		    sock_limit(s->ends[!i].poll.fd, t->o.tuning.limit) == 0)
 			s->dirs[i].limit = t->o.tuning.limit;
 	}
 	s->record->fallback = hindrance(s);
@@ -96,7 +100,8 @@ void session_connected(struct session *s)
 		stat_add(t->o.stats->fallback[s->record->fallback], 1);
 	}
 	if (!s->joined) {
-		/* A FIN may be known already, but it is not read yet: recv() will say it in its turn. */
+		/* A FIN may be known already, but it is not read yet: recv() will say it in its
+		 * turn. */
 		s->dirs[CLIENT].eof = s->dirs[SERVER].eof = false;
 		s->record->eof[CLIENT] = s->record->eof[SERVER] = 0;
 	}

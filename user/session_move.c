@@ -5,17 +5,13 @@
 
 #include <sys/socket.h>
 
-#define CHUNK_SIZE (256 * 1024) /* bytes of one read */
-#define BUDGET                                                                                     \
-	(1024 * 1024) /* bytes that one direction may move before the others have their turn */
-#define SLOW_NS                                                                                    \
-	(2 * NS_PER_MS) /* half the queue takes this long: slow enough for a small buffer on the   \
-			   source, */
-#define QUICK_NS (20 * NS_PER_MS) /* half the queue took less than this: a larger limit is for use */
-#define SLOW_TIMES 3	/* if it does so as often as this in a row */
-#define TOKENS 100	/* looks at a window that might be closed */
-#define MISSING_NS                                                                                 \
-	(1000 * NS_PER_MS) /* before missing bytes are given up, and the session is reset */
+#define CHUNK_SIZE (256 * 1024)	  /* bytes of one read */
+#define BUDGET (1024 * 1024)	  /* bytes that one direction may move before the others' turn */
+#define SLOW_NS (2 * NS_PER_MS)	  /* half the queue takes this long: slow enough, */
+#define SLOW_TIMES 3		  /* so often in a row, for a small buffer on the source */
+#define QUICK_NS (20 * NS_PER_MS) /* it took less than this: a larger limit is for use */
+#define TOKENS 100		  /* looks at a window that might be closed */
+#define MISSING_NS (1000 * NS_PER_MS) /* before missing bytes are given up: a reset */
 
 /* The peer's stream gets its FIN, behind everything. */
 static void finish(struct session *s, int i)
@@ -258,9 +254,11 @@ static bool move_passed(struct session *s, int i)
 		session_arm_retry(s);
 		return !s->ended;
 	}
-	/* What is held is older than what can still be read: it goes first, also when the direction is to go home now. */
+	/* What is held is older than what can still be read: it goes first, also when the direction
+	 * is to go home now. */
 	if (!f->want_kernel || relay_held(&d->relay)) {
-		out = relay_run(&d->relay, source, sink, t->scratch, CHUNK_SIZE, f->want_kernel ? 0 : BUDGET);
+		out = relay_run(&d->relay, source, sink, t->scratch, CHUNK_SIZE,
+				f->want_kernel ? 0 : BUDGET);
 		flow_set(f, moved, f->moved + out.moved);
 		return take_outcome(s, i, &out) && await_worker(s, i, &out);
 	}
@@ -279,7 +277,6 @@ static bool move_passed(struct session *s, int i)
 		session_arm_retry(s);
 	return take_outcome(s, i, &out) && await_worker(s, i, &out);
 }
-
 
 static void run_joined(struct session *s, int i)
 {
@@ -358,10 +355,10 @@ static void note_speed(struct session *s, int i)
  */
 void session_unblock(struct session *s, int i)
 {
-	if (s->ended)
-		return;
 	struct direction *d = &s->dirs[i];
 
+	if (s->ended)
+		return;
 	note_speed(s, i);
 	d->blocked = false;
 	d->starved = true;

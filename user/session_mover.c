@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * session_mover.c - see session_state.h. Asks choose() for each direction and does what it says: joins a session, takes
- * want_kernel back, gives it again. A direction in the kernel is looked at when the program has counted choose_sample
- * segments; one that userspace moves, by a tick over the list of those that are away.
+ * session_mover.c - see session_state.h. Asks choose() for each direction and does what it says:
+ * joins a session, takes want_kernel back, gives it again. A direction in the kernel is looked at
+ * when the program has counted choose_sample segments; one that userspace moves, by a tick over the
+ * list of those that are away.
  */
 #include "session_state.h"
 
 #define TICK_NS (10 * NS_PER_MS)
 #define LOOK_WINDOW_NS (500 * NS_PER_MS) /* over which a direction is looked at */
-#define LOAD_WINDOW_NS (500 * NS_PER_MS) /* over which a thread's load is taken: some samples of each direction of a crowd */
+#define LOAD_WINDOW_NS                                                                             \
+	(500 * NS_PER_MS) /* over which a thread's load is taken: some samples of each direction   \
+			     of a crowd */
 
 /* ---- the thread's load ---- */
 
@@ -22,15 +25,14 @@ static struct choose_load load_over(const struct thread_load *l, uint64_t ns)
 }
 
 /*
- * What all of a thread's directions did in the last whole window, or in the one that has not ended, if that is more; or what
- * userspace alone moved since the last tick: many may have just begun.
+ * What all of a thread's directions did in the last whole window, or in the one that has not ended,
+ * if that is more; or what userspace alone moved since the last tick: many may have just begun.
  */
 static struct choose_load load_of(struct sessions *t, uint64_t now)
 {
 	struct thread_load *l = &t->load;
 	uint64_t ns = now - l->since_ns;
-
-	struct choose_load ret, begun;
+	struct choose_load begun;
 
 	if (ns >= LOAD_WINDOW_NS) {
 		l->last = load_over(l, ns);
@@ -40,12 +42,13 @@ static struct choose_load load_of(struct sessions *t, uint64_t now)
 		ns = 0;
 	}
 	begun = load_over(l, MAX(ns, LOAD_WINDOW_NS / 5));
-	ret = (struct choose_load){
-		.bytes_per_s = MAX(MAX(l->last.bytes_per_s, l->tick.bytes_per_s), begun.bytes_per_s),
-		.segments_per_s = MAX(MAX(l->last.segments_per_s, l->tick.segments_per_s), begun.segments_per_s),
+	return (struct choose_load){
+		.bytes_per_s =
+			MAX(MAX(l->last.bytes_per_s, l->tick.bytes_per_s), begun.bytes_per_s),
+		.segments_per_s = MAX(MAX(l->last.segments_per_s, l->tick.segments_per_s),
+				      begun.segments_per_s),
 		.flows = MAX(MAX(l->last.flows, l->tick.flows), begun.flows),
 	};
-	return ret;
 }
 
 static void add_to_load(struct session *s, int i, uint64_t bytes, uint64_t segments)
@@ -77,8 +80,8 @@ static bool in_kernel(const struct session *s, int i)
 }
 
 /*
- * What it does: over the last whole window, or over the one that has not ended, if that is more. (Transfers move in bursts: a short
- * window would find the quickest of them idle.)
+ * What it does: over the last whole window, or over the one that has not ended, if that is more.
+ * (Transfers move in bursts: a short window would find the quickest of them idle.)
  */
 static struct choose_flow look(struct session *s, int i, uint64_t now)
 {
@@ -86,7 +89,8 @@ static struct choose_flow look(struct session *s, int i, uint64_t now)
 	struct byte_count bytes = session_bytes(s, i);
 	uint64_t redirected = s->joined ? flow_get(flow_of(s, i), segments) : 0;
 	uint64_t ns = MAX(now - d->looked_ns, 1ull);
-	uint64_t bytes_per_s = (byte_total(&bytes) - d->looked_bytes) * 1000 / MAX(ns / NS_PER_MS, 1ull);
+	uint64_t bytes_per_s =
+		(byte_total(&bytes) - d->looked_bytes) * 1000 / MAX(ns / NS_PER_MS, 1ull);
 	uint64_t segments_per_s =
 		(redirected + d->reads - d->looked_segments) * 1000 / MAX(ns / NS_PER_MS, 1ull);
 	struct choose_flow f = {
@@ -103,7 +107,8 @@ static struct choose_flow look(struct session *s, int i, uint64_t now)
 	d->loaded_bytes = bytes.kernel;
 	d->loaded_segments = redirected;
 	if (ns >= LOOK_WINDOW_NS) {
-		/* Among many a transfer may get nothing for a second: what it did is not forgotten at once. */
+		/* Among many a transfer may get nothing for a second: what it did is not forgotten
+		 * at once. */
 		f.bytes_per_s = d->bytes_per_s = MAX(bytes_per_s, d->bytes_per_s / 2);
 		f.segments_per_s = d->segments_per_s = MAX(segments_per_s, d->segments_per_s / 2);
 		d->looked_ns = now;
@@ -134,7 +139,8 @@ static void stay_away(struct session *s)
 		return;
 	t->load.relayed = t->load.reads = 0;
 	t->load.ticked_ns = loop_now(t->o.loop);
-	loop_timer_set(t->o.loop, &t->tick, loop_now(t->o.loop) + TICK_NS); /* no memory: the next one arms it */
+	loop_timer_set(t->o.loop, &t->tick,
+		       loop_now(t->o.loop) + TICK_NS); /* no memory: the next one arms it */
 }
 
 static bool is_choosing(const struct session *s, int i)
@@ -194,7 +200,7 @@ static void end_tick(struct sessions *t, uint64_t now)
 		.bytes_per_s = l->relayed * NS_PER_SEC / ns,
 		.segments_per_s = l->reads * NS_PER_SEC / ns,
 	};
-	list_for_each(s, &t->away, away) {
+	list_for_each (s, &t->away, away) {
 		for (int i = 0; i < 2; i++) {
 			l->tick.flows += s->dirs[i].reads != s->dirs[i].ticked_reads;
 			s->dirs[i].ticked_reads = s->dirs[i].reads;
@@ -211,7 +217,7 @@ static void on_tick(struct timer *timer)
 	struct session *s, *next;
 
 	end_tick(t, now);
-	list_for_each_safe(s, next, &t->away, away) {
+	list_for_each_safe (s, next, &t->away, away) {
 		if (!is_established(s)) {
 			list_del(&s->away);
 			continue;
@@ -251,5 +257,5 @@ void session_mover_init(struct sessions *t)
 {
 	list_init(&t->away);
 	timer_init(&t->tick, on_tick);
-	t->load = (struct thread_load){ .since_ns = loop_now(t->o.loop), .window = 1 };
+	t->load = (struct thread_load){.since_ns = loop_now(t->o.loop), .window = 1};
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * session_state.h - what the files of the session share, and nobody else sees: its state, and who
- *calls what.
+ * calls what.
  *
  *	session.c	  the table of sessions, events and timers, what is watched, inactivity
  *	session_connect.c a server, a place in its queue, the connect, the join
@@ -57,14 +57,15 @@ struct direction {
 			 bring what was passed */
 	bool eof;     /* the source sent FIN */
 	bool done;    /* the peer was sent FIN, or is never to get another byte */
-	uint32_t limit;			/* bytes that may wait, unsent, in the peer */
-	bool charged;			/* the budget knows of it */
-	uint8_t choice;			/* enum choose_reason: who is to move it, and why */
-	uint32_t window;		/* the load's, when it last moved something */
-	uint64_t reads, ticked_reads;	/* of userspace; as of the last tick */
-	uint64_t looked_ns, looked_bytes, looked_segments; /* the beginning of the choice's window, */
-	uint64_t bytes_per_s, segments_per_s;		   /* and what it did in the one before */
-	uint64_t loaded_bytes, loaded_segments;		   /* of the kernel: the load has them */
+	uint32_t limit;		      /* bytes that may wait, unsent, in the peer */
+	bool charged;		      /* the budget knows of it */
+	uint8_t choice;		      /* enum choose_reason: who is to move it, and why */
+	uint32_t window;	      /* the load's, when it last moved something */
+	uint64_t reads, ticked_reads; /* of userspace; as of the last tick */
+	uint64_t looked_ns, looked_bytes,
+		looked_segments;		/* the beginning of the choice's window, */
+	uint64_t bytes_per_s, segments_per_s;	/* and what it did in the one before */
+	uint64_t loaded_bytes, loaded_segments; /* of the kernel: the load has them */
 };
 
 struct session {
@@ -75,7 +76,8 @@ struct session {
 	struct server *server; /* whose place we hold; NULL = none */
 	uint32_t number;       /* slot */
 	bool joined, ended;
-	bool joining;	      /* to be joined when nothing waits in a relay buffer: those that do are not filled again */
+	bool joining; /* to be joined when nothing waits in a relay buffer: those that do are not
+			 filled again */
 	uint8_t splice[2];    /* enum splice_mode of each direction */
 	uint8_t broken;	      /* FLUSH: the end that is gone */
 	enum session_end why; /* FLUSH: how it will end */
@@ -112,7 +114,8 @@ struct sessions {
 	size_t table_size;
 	uint32_t first, max;
 	uint32_t count;
-	int spare; /* a descriptor for who was accepted with the last one, and has no server yet; negative = used */
+	int spare; /* a descriptor for who was accepted with the last one, and has no server yet;
+		      negative = used */
 	struct list away; /* sessions that userspace moves by choice: looked at by the tick */
 	struct timer tick;
 	struct thread_load load;
@@ -145,7 +148,8 @@ void session_choose(struct session *s, struct server *failed);
 /* Connects to s->server. */
 void session_connect(struct session *s);
 
-/* Gives both sockets to the kernel; nothing may be held in a relay buffer. Userspace goes on where it cannot, with the same bytes in the same order. */
+/* Gives both sockets to the kernel; nothing may be held in a relay buffer. Userspace goes on where
+ * it cannot, with the same bytes in the same order. */
 enum splice_fallback session_join(struct session *s);
 
 /* The connect has succeeded: join, and let the bytes flow. */
@@ -176,7 +180,8 @@ void session_unblock(struct session *s, int i);
 
 void session_mover_init(struct sessions *t);
 
-/* The server is connected; s->splice is set, and the session is joined if the configuration wants that. */
+/* The server is connected; s->splice is set, and the session is joined if the configuration wants
+ * that. */
 void session_begin_choosing(struct session *s);
 
 /* Userspace has moved that many bytes of direction i. */
