@@ -140,6 +140,7 @@ USES_session_connect := $(USES_session)
 USES_lb_thread := lb_thread $(USES_session)
 USES_session_splice := $(USES_session)
 USES_session_faults := $(USES_session)
+USES_session_mover := $(filter-out choose,$(USES_session)) # it chooses itself
 USES_admin := admin admin_% choose config config_% loop sock pool balance stats ledger log addr
 USES_start_faults := lb lb_thread admin admin_% config config_% $(USES_session)
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
@@ -150,6 +151,7 @@ HELPS_session := fake_splice rig conf netpair run_loop
 HELPS_session_connect := $(HELPS_session)
 HELPS_session_splice := $(HELPS_session)
 HELPS_session_faults := $(HELPS_session)
+HELPS_session_mover := $(HELPS_session)
 HELPS_start_faults := fake_splice netpair
 HELPS_lb_thread := fake_splice conf netpair run_loop
 HELPS_pool := conf threads

@@ -4,17 +4,28 @@
 
 #include "util.h"
 
-#define YOUNG_NS (50 * NS_PER_MS)   /* age at which a session may get into the kernel; */
-#define GROWN_NS (1000 * NS_PER_MS) /* and of one that may be bulk */
-#define BULK_STAY                                                                                  \
-	(100ull *                                                                                  \
-	 1000000) /* bytes per second of a thread: so much keeps a session out of the kernel, */
-#define BULK_LEAVE (1600ull * 1000000) /* so much makes a joined direction leave, */
-#define BULK_RETURN (800ull * 1000000) /* and less than this lets it come back */
-#define BULK_FLOW (500ull * 1000)      /* bytes per second of a direction, */
-#define BULK_SIZE 1024u /* and bytes of a segment or read: with less it is not part of the bulk */
-#define CROWD_SEGMENTS 10000ull /* segments per second of a thread */
-#define CROWD_FLOWS 24		/* directions; fewer are seldom ready in the same wake-up */
+/* Ages at which a session may get into the kernel; the second one if it may be bulk. */
+#define YOUNG_NS (50 * NS_PER_MS)
+#define GROWN_NS (1000 * NS_PER_MS)
+
+/*
+ * Bytes per second of a thread: as many keep a session out of the kernel, make a joined direction leave, and with less than the
+ * third it comes back.
+ */
+#define BULK_STAY (100ull * 1000000)
+#define BULK_LEAVE (1600ull * 1000000)
+#define BULK_RETURN (800ull * 1000000)
+
+/* What brings fewer bytes per second, or fewer in a segment or read, is not part of the bulk. */
+#define BULK_FLOW (500ull * 1000)
+#define BULK_SIZE 1024u
+
+/*
+ * Segments per second of a thread, and its active directions: with fewer of these they are seldom ready in the same wake-up. One that
+ * has less than one part in CROWD_SHARE of the segments is not part of the crowd.
+ */
+#define CROWD_SEGMENTS 10000ull
+#define CROWD_FLOWS 24
 #define CROWD_SHARE 1024
 
 const uint32_t choose_sample = 1024;
