@@ -427,6 +427,7 @@ void rig_connect(struct rig *rig, const struct rig_options *o)
 	rig->ends[1] = pair[0];
 	rig->server = pair[1];
 	for (int i = 0; i < 2; i++) {
+		assert_ok(sock_prepare(rig->ends[i]));
 		assert_ok(sock_tune(rig->ends[i], &tuning));
 		rig->proven[i] = 0;
 		memset(rig->events[i], 0, sizeof(rig->events[i]));

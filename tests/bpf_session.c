@@ -202,6 +202,7 @@ static int lane_call(struct world *w, struct lane *lane, uint8_t n)
 	peer_init(&lane->server, -1, (uint8_t)(2 * n + 1), (uint8_t)(2 * n));
 	lane->met = false;
 	wait_until((fd = accept4(lane->front, &from.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0);
+	assert_ok(sock_prepare(fd));
 	assert_ok(sock_tune(fd, &tuning));
 	return session_start(w->sessions, lane->fe, fd, &from);
 }

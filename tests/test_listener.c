@@ -17,9 +17,11 @@ static const struct sock_tuning tuning = { .limit = LIMIT, .begin = LIMIT };
 
 /* What the next accept4() is to fail with, and leave the client where it is; 0 = nothing. */
 static int accept_error;
+static uint32_t accepts; /* calls */
 
 int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
+	accepts++;
 	if (accept_error) {
 		errno = accept_error;
 		accept_error = 0;
@@ -172,6 +174,26 @@ static void all_clients_are_accepted_even_more_than_fit_in_a_turn(void **state)
 	turn(&o);
 	assert_true(o.nr < ARRAY_SIZE(fds)); /* the others have their turn */
 	owner_wait(&o, ARRAY_SIZE(fds));
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	owner_done(&o);
+}
+
+static void who_comes_alone_costs_one_call(void **state)
+{
+	struct owner o;
+	int fds[3];
+
+	(void)state;
+	owner_init(&o);
+	for (uint32_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = net_connect(&o.at);
+		accepts = 0;
+		turn(&o);
+		assert_int_equal(o.nr, i + 1);
+		assert_int_equal(accepts, i ? 1 : 2); /* the first time nothing is known yet */
+		turn(&o);
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		close(fds[i]);
 	owner_done(&o);
@@ -505,6 +527,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(accepted_socket_has_what_a_session_needs),
 		cmocka_unit_test(all_clients_are_accepted_even_more_than_fit_in_a_turn),
+		cmocka_unit_test(who_comes_alone_costs_one_call),
 		cmocka_unit_test(paused_listener_leaves_clients_in_the_backlog),
 		cmocka_unit_test(owner_that_says_false_gets_no_more_in_this_turn),
 		cmocka_unit_test(owner_that_pauses_gets_no_more_at_all),

@@ -427,6 +427,38 @@ static void unwatch_in_the_same_turn_suppresses_delivery(void **state)
 	line_close(&b);
 }
 
+static void on_close_other(struct poll *p, uint32_t events)
+{
+	struct line *l = container_of(p, struct line, poll);
+
+	on_line(p, events);
+	loop_forget(loop, &l->other->poll);
+	loop_forget(loop, &l->other->poll); /* idempotent */
+	close(l->other->poll.fd);
+	l->other->poll.fd = -1;
+	loop_unwatch(loop, p);
+}
+
+static void forgotten_and_closed_in_the_same_turn_is_silent(void **state)
+{
+	struct line a, b;
+
+	(void)state;
+	line_open(&a, 'a', on_close_other);
+	line_open(&b, 'b', on_close_other);
+	a.other = &b;
+	b.other = &a;
+	watch(&a, EPOLLIN);
+	watch(&b, EPOLLIN);
+	line_write(&a);
+	line_write(&b);
+	run_loop(loop, 0);
+	assert_int_equal(strlen(notes), 1);
+	assert_false(a.poll.added || b.poll.added);
+	line_close(&a);
+	line_close(&b);
+}
+
 static void on_stop(struct poll *p, uint32_t events)
 {
 	on_line(p, events);
@@ -1014,6 +1046,7 @@ int main(void)
 		loop_test(hangup_is_told_even_if_nothing_is_watched),
 		loop_test(unwatched_descriptor_is_silent_and_may_be_watched_again),
 		loop_test(unwatch_in_the_same_turn_suppresses_delivery),
+		loop_test(forgotten_and_closed_in_the_same_turn_is_silent),
 		loop_test(watching_anew_in_the_same_turn_waits_for_the_next),
 		loop_test(stop_lets_the_turn_finish),
 		loop_test(what_cannot_be_watched_says_so),

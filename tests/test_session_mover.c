@@ -9,6 +9,9 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include "choose.h"
 #include "fake_splice.h"
 #include "rig.h"
@@ -74,6 +77,88 @@ static void fill(struct rig *r)
 	r->server.to_send += MUCH;
 	WAIT_FOR(r, rig_view(r).held[TO_CLIENT]);
 }
+
+/* ---- the options of the server's socket ---- */
+
+static int option(struct rig *r, int level, int name)
+{
+	int value[2] = { 0 }; /* the first of a struct linger's is l_onoff */
+	socklen_t len = sizeof(value);
+
+	assert_int_equal(getsockopt(rig_view(r).record->fd[1], level, name, value, &len), 0);
+	return value[0];
+}
+
+static bool is_tuned(struct rig *r)
+{
+	bool tuned = option(r, IPPROTO_TCP, TCP_NODELAY);
+
+	assert_int_equal(option(r, SOL_SOCKET, SO_KEEPALIVE), tuned);
+	assert_int_equal(option(r, IPPROTO_TCP, TCP_NOTSENT_LOWAT), tuned ? (int)RIG_LIMIT : 0);
+	return tuned;
+}
+
+static void servers_socket_is_tuned_with_its_second_write(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start(&r);
+	verdict = CHOOSE_CROWD;
+	assert_int_equal(option(&r, SOL_SOCKET, SO_LINGER), 1); /* who is killed resets */
+	assert_int_equal(option(&r, SOL_SOCKET, SO_OOBINLINE), 1);
+	assert_false(is_tuned(&r));
+	exchange(&r, 100, 100000);
+	assert_false(is_tuned(&r));
+	exchange(&r, 100, 0);
+	assert_true(is_tuned(&r));
+	part(&r);
+	rig_done(&r);
+}
+
+static void upload_tunes_the_servers_socket(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start(&r);
+	verdict = CHOOSE_CROWD;
+	exchange(&r, MUCH, 0);
+	assert_true(is_tuned(&r));
+	part(&r);
+	rig_done(&r);
+}
+
+static void servers_socket_is_tuned_before_the_join(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start(&r);
+	assert_false(is_tuned(&r));
+	verdict = CHOOSE_HOME;
+	WAIT_FOR(&r, fake_splice_joined(r.splice) == 1);
+	assert_true(is_tuned(&r));
+	exchange(&r, 1000, 2000);
+	part(&r);
+	rig_done(&r);
+}
+
+static void servers_socket_is_tuned_at_once_if_it_never_joins(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, 1);
+	r.proxy->splice_request = r.proxy->splice_response = SPLICE_OFF;
+	rig_start_spliced(&r);
+	rig_meet(&r, 0);
+	assert_true(is_tuned(&r));
+	part(&r);
+	rig_done(&r);
+}
+
+/* ---- who moves the bytes ---- */
 
 static void session_joins_in_mid_stream_when_it_is_worth_it(void **state)
 {
@@ -264,6 +349,10 @@ static void the_budget_is_whole_again_afterwards(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(servers_socket_is_tuned_with_its_second_write),
+		cmocka_unit_test(upload_tunes_the_servers_socket),
+		cmocka_unit_test(servers_socket_is_tuned_before_the_join),
+		cmocka_unit_test(servers_socket_is_tuned_at_once_if_it_never_joins),
 		cmocka_unit_test(session_joins_in_mid_stream_when_it_is_worth_it),
 		cmocka_unit_test(session_that_is_never_worth_it_is_counted_as_such),
 		cmocka_unit_test(held_bytes_are_written_first_and_not_followed_by_others),

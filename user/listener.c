@@ -15,6 +15,13 @@ struct listener {
 	struct loop *loop;
 	const struct listener_ops *ops;
 	void *arg;
+	/*
+	 * How many clients the last turn took: as many are asked for in the next (or one more, if
+	 * that follows at once), so that accept(2) seldom has to say that there is nobody. Who is
+	 * left out is told again.
+	 */
+	int batch;
+	uint64_t turn;
 };
 
 int listener_open(struct listener **ret, const struct addr *at, int backlog,
@@ -30,7 +37,9 @@ int listener_open(struct listener **ret, const struct addr *at, int backlog,
 		return -errno;
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
 		return -errno;
-	r = sock_tune(fd, tuning);
+	r = sock_prepare(fd);
+	if (r == 0)
+		r = sock_tune(fd, tuning);
 	if (r < 0)
 		return r;
 	if (bind(fd, &at->sa, addr_len(at)) < 0 || listen(fd, backlog) < 0)
@@ -92,31 +101,37 @@ static bool is_transient(int error)
 static void on_readable(struct poll *p, uint32_t events)
 {
 	struct listener *l = container_of(p, struct listener, poll);
+	uint64_t turn = loop_turns(l->loop);
+	int max = l->batch + (turn == l->turn + 1), accepted = 0;
 
 	(void)events;
-	for (int i = 0; i < ACCEPTS_PER_TURN && l->poll.added; i++) {
+	max = MIN(MAX(max, 1), ACCEPTS_PER_TURN);
+	l->turn = turn;
+	for (int i = 0; i < ACCEPTS_PER_TURN && accepted < max && l->poll.added; i++) {
 		struct addr client;
 		socklen_t len = sizeof(client);
 		int fd, error;
 
 		if (l->ops->room && !l->ops->room(l->arg))
-			return;
+			break;
 		fd = accept4(p->fd, &client.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
+			accepted++;
 			if (!l->ops->accepted(l->arg, fd, &client))
-				return;
+				break;
 			continue;
 		}
 		error = errno;
 		if (error != EAGAIN && !is_transient(error)) {
 			l->ops->exhausted(l->arg, -error);
-			return;
+			break;
 		}
 		if (l->ops->unused)
 			l->ops->unused(l->arg);
 		if (error == EAGAIN)
-			return;
+			break;
 	}
+	l->batch = accepted;
 }
 
 int listener_start(struct listener *l, struct loop *loop, const struct listener_ops *ops, void *arg)
@@ -125,6 +140,7 @@ int listener_start(struct listener *l, struct loop *loop, const struct listener_
 	l->ops = ops;
 	l->arg = arg;
 	l->poll.fn = on_readable;
+	l->batch = ACCEPTS_PER_TURN;
 	return listener_resume(l);
 }
 

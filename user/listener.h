@@ -28,7 +28,7 @@ struct listener_ops {
 };
 
 /*
- * Binds and listens. Accepted sockets are non-blocking and inherit what sock_tune() sets. Whether
+ * Binds and listens. Accepted sockets are non-blocking and inherit what sock_prepare() and sock_tune() set. Whether
  * an IPv6 wildcard takes IPv4 too is the system's choice (net.ipv6.bindv6only), as in HAProxy.
  * Returns 0 or -errno of socket, setsockopt, bind or listen (-EADDRINUSE, -EACCES, -EADDRNOTAVAIL).
  */

@@ -120,6 +120,13 @@ void loop_unwatch(struct loop *l, struct poll *p)
 	if (!p->added)
 		return;
 	epoll_ctl(l->epfd, EPOLL_CTL_DEL, p->fd, NULL);
+	loop_forget(l, p);
+}
+
+void loop_forget(struct loop *l, struct poll *p)
+{
+	if (!p->added)
+		return;
 	p->added = false;
 	p->events = 0;
 	for (int i = 0; i < l->nr_events; i++)

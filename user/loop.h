@@ -70,6 +70,9 @@ int loop_watch(struct loop *l, struct poll *p, uint32_t events);
  * are not delivered any more. */
 void loop_unwatch(struct loop *l, struct poll *p);
 
+/* The same for who closes the descriptor next, and holds the only one: the kernel forgets it then. */
+void loop_forget(struct loop *l, struct poll *p);
+
 static inline void timer_init(struct timer *t, void (*fn)(struct timer *))
 {
 	*t = (struct timer){.fn = fn};

@@ -189,7 +189,7 @@ static void on_end(struct poll *p, uint32_t events)
 	int error;
 
 	if (s->record->state == LEDGER_CONNECTING && i == SERVER) {
-		error = sock_error(p->fd);
+		error = events & (EPOLLERR | EPOLLHUP) ? sock_error(p->fd) : 0;
 		in->eof = events & EPOLLRDHUP; /* a server that speaks and closes at once */
 		if (error)
 			session_connect_failed(s, error);

@@ -31,6 +31,20 @@ static enum splice_fallback hindrance(const struct session *s)
 	return FALLBACK_NONE;
 }
 
+int session_tune(struct session *s)
+{
+	const struct sock_tuning *t = &s->table->o.tuning;
+	int fd = s->ends[SERVER].poll.fd, r = 0;
+
+	if (s->tuned)
+		return 0;
+	r = sock_tune(fd, t);
+	if (r == 0 && s->dirs[CLIENT].limit != t->begin)
+		r = sock_limit(fd, s->dirs[CLIENT].limit);
+	s->tuned = r == 0;
+	return r;
+}
+
 enum splice_fallback session_join(struct session *s)
 {
 	struct sessions *t = s->table;
@@ -52,6 +66,10 @@ enum splice_fallback session_join(struct session *s)
 			.want_kernel = s->splice[i] != SPLICE_OFF,
 			.sample = s->splice[i] == SPLICE_AUTO ? choose_sample : 0,
 		};
+	}
+	if (fallback == FALLBACK_NONE) {
+		r = session_tune(s);
+		fallback = fallback_of(r);
 	}
 	if (fallback == FALLBACK_NONE) {
 		r = splice_join(t->o.splice, s->number, t->o.thread, ends,
@@ -84,9 +102,9 @@ void session_connected(struct session *s)
 	for (int i = 0; i < 2; i++) {
 		s->splice[i] = (uint8_t)splice_mode(s, i);
 		/* What belongs to the kernel is to go on without us: it has its whole limit from
-		 * the beginning. */
+		 * the beginning. (The server's socket is told when it is tuned.) */
 		if (s->splice[i] == SPLICE_ON &&
-		    sock_limit(s->ends[!i].poll.fd, t->o.tuning.limit) == 0)
+		    (i == CLIENT || sock_limit(s->ends[CLIENT].poll.fd, t->o.tuning.limit) == 0))
 			s->dirs[i].limit = t->o.tuning.limit;
 	}
 	s->record->fallback = hindrance(s);
@@ -98,6 +116,7 @@ void session_connected(struct session *s)
 			session_begin_choosing(s);
 	} else {
 		stat_add(t->o.stats->fallback[s->record->fallback], 1);
+		session_tune(s); /* no join will do it, and it may never write again */
 	}
 	if (!s->joined) {
 		/* A FIN may be known already, but it is not read yet: recv() will say it in its
@@ -127,7 +146,8 @@ static void close_server(struct session *s)
 
 	if (e->poll.fd < 0)
 		return;
-	loop_unwatch(s->table->o.loop, &e->poll);
+	s->tuned = false;
+	loop_forget(s->table->o.loop, &e->poll);
 	close(e->poll.fd);
 	e->poll.fd = s->record->fd[SERVER] = -1;
 }
@@ -202,9 +222,7 @@ void session_connect(struct session *s)
 		return;
 	}
 	e->poll.fd = s->record->fd[SERVER] = fd;
-	r = sock_tune(fd, &t->o.tuning);
-	if (r == 0 && s->dirs[CLIENT].limit != t->o.tuning.begin)
-		r = sock_limit(fd, s->dirs[CLIENT].limit);
+	r = sock_prepare(fd);
 	if (r == 0 && connect(fd, &to->sa, addr_len(to)) < 0 && errno != EINPROGRESS)
 		r = -errno;
 	if (r < 0) {

@@ -239,7 +239,7 @@ void session_end(struct session *s, enum session_end why)
 		return;
 	s->ended = true;
 	for (int i = 0; i < 2; i++) {
-		loop_unwatch(loop, &s->ends[i].poll);
+		loop_forget(loop, &s->ends[i].poll);
 		bytes[i] = session_bytes(s, i);
 	}
 	loop_timer_clear(loop, &s->timer);

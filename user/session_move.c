@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #define CHUNK_SIZE (256 * 1024)	  /* bytes of one read */
+#define FIRST_SIZE (16 * 1024)	  /* whose peer is not tuned yet: it fits into any send buffer */
 #define BUDGET (1024 * 1024)	  /* bytes that one direction may move before the others' turn */
 #define SLOW_NS (2 * NS_PER_MS)	  /* half the queue takes this long: slow enough, */
 #define SLOW_TIMES 3		  /* so often in a row, for a small buffer on the source */
@@ -18,8 +19,10 @@ static void finish(struct session *s, int i)
 {
 	s->dirs[i].done = true;
 	s->record->done[i] = 1;
-	/* ENOTCONN: the peer was reset meanwhile; its own event tells. */
-	shutdown(s->ends[!i].poll.fd, SHUT_WR);
+	/* The second FIN is that of the close, which follows. ENOTCONN: the peer was reset
+	 * meanwhile; its own event tells. */
+	if (!s->dirs[!i].done)
+		shutdown(s->ends[!i].poll.fd, SHUT_WR);
 	s->active_ns = loop_now(s->table->o.loop);
 	session_arm_idle(s); /* client-fin and server-fin count from here */
 }
@@ -129,10 +132,16 @@ static bool is_overdue(struct session *s, int i)
 static struct relay_outcome move_relayed(struct session *s, int i)
 {
 	struct relay *relay = &s->dirs[i].relay;
-	uint64_t budget = s->joining && relay_held(relay) ? 0 : BUDGET;
-	struct relay_outcome out = relay_run(relay, s->ends[i].poll.fd, s->ends[!i].poll.fd,
-					     s->table->scratch, CHUNK_SIZE, budget);
+	bool untuned = i == CLIENT && !s->tuned;
+	uint64_t budget = s->joining && relay_held(relay) ? 0 : untuned ? FIRST_SIZE : BUDGET;
+	struct relay_outcome out =
+		relay_run(relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, s->table->scratch,
+			  untuned ? FIRST_SIZE : CHUNK_SIZE, budget);
 
+	/* TCP_NODELAY sends what Nagle's algorithm may be holding. If it fails, the next write
+	 * tries again. */
+	if (untuned && out.moved && s->record->relayed[i])
+		session_tune(s);
 	s->record->relayed[i] += out.moved;
 	return out;
 }

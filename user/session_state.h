@@ -97,6 +97,7 @@ struct session {
 	uint64_t placed_ns;    /* when it got out of the queue, or was accepted */
 	uint32_t queue_before; /* sessions before it then */
 	bool was_redispatched;
+	bool tuned; /* the server's socket: see session_tune() */
 };
 
 /* What a thread's sessions do, all together. */
@@ -147,6 +148,12 @@ void session_choose(struct session *s, struct server *failed);
 
 /* Connects to s->server. */
 void session_connect(struct session *s);
+
+/*
+ * Gives the server's socket what sock_tune() sets (a client's has it from its listener), if it has not got it yet: with its second write, or before the
+ * join. Most sessions end without any of these. Returns 0 or -errno.
+ */
+int session_tune(struct session *s);
 
 /* Gives both sockets to the kernel; nothing may be held in a relay buffer. Userspace goes on where
  * it cannot, with the same bytes in the same order. */

@@ -21,9 +21,18 @@ static int set_int(int fd, int level, int option, int value)
 	return setsockopt(fd, level, option, &value, sizeof(value)) < 0 ? -errno : 0;
 }
 
-int sock_tune(int fd, const struct sock_tuning *t)
+int sock_prepare(int fd)
 {
 	const struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+	int r = set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+
+	if (r < 0)
+		return r;
+	return setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ? -errno : 0;
+}
+
+int sock_tune(int fd, const struct sock_tuning *t)
+{
 	/*
 	 * The kernel doubles the value. Four times the limit in all: the queue is limited by its bytes, the buffer by its
 	 * memory, and small segments weigh more than their bytes. It must never be full, see docs/ARCHITECTURE.md.
@@ -38,7 +47,6 @@ int sock_tune(int fd, const struct sock_tuning *t)
 		{ IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
 		{ IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT },
 		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
-		{ SOL_SOCKET, SO_OOBINLINE, 1 },
 	};
 	int r;
 
@@ -47,12 +55,9 @@ int sock_tune(int fd, const struct sock_tuning *t)
 		if (r < 0)
 			return r;
 	}
-	if (set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, sndbuf) < 0) {
-		r = set_int(fd, SOL_SOCKET, SO_SNDBUF, sndbuf);
-		if (r < 0)
-			return r;
-	}
-	return setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ? -errno : 0;
+	if (set_int(fd, SOL_SOCKET, SO_SNDBUFFORCE, sndbuf) < 0)
+		return set_int(fd, SOL_SOCKET, SO_SNDBUF, sndbuf);
+	return 0;
 }
 
 int sock_limit(int fd, uint32_t limit)

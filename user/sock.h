@@ -16,9 +16,14 @@ struct sock_tuning {
 };
 
 /*
- * Sets what every session socket has: TCP_NODELAY, keepalive, SO_OOBINLINE (an urgent byte is data like any other), TCP_NOTSENT_LOWAT and
- * the send buffer, and SO_LINGER {1,0}: until its orderly close a socket resets when it is closed, or when the daemon dies. Options
- * that the kernel refuses to an unprivileged process (a send buffer above wmem_max) are left at what it grants.
+ * Sets what every session socket has before its first byte: SO_OOBINLINE (an urgent byte is data like any other), and SO_LINGER {1,0}:
+ * until its orderly close a socket resets when it is closed, or when the daemon dies. Returns 0 or setsockopt(2)'s -errno.
+ */
+int sock_prepare(int fd);
+
+/*
+ * Sets what a socket has that lives for longer than one small message: TCP_NODELAY, keepalive, TCP_NOTSENT_LOWAT and the send buffer.
+ * Options that the kernel refuses to an unprivileged process (a send buffer above wmem_max) are left at what it grants.
  * Returns 0 or setsockopt(2)'s -errno.
  */
 int sock_tune(int fd, const struct sock_tuning *t);
