@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <linux/socket.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
@@ -38,6 +39,7 @@ static struct flow *flow(const struct rig *r, uint32_t index)
 static void start(struct rig *r)
 {
 	verdict = CHOOSE_YOUNG;
+	last = (struct choose_flow){ 0 };
 	rig_init(r, 1);
 	r->proxy->splice_request = r->proxy->splice_response = SPLICE_AUTO;
 	rig_start_spliced(r);
@@ -154,6 +156,56 @@ static void servers_socket_is_tuned_at_once_if_it_never_joins(void **state)
 	rig_start_spliced(&r);
 	rig_meet(&r, 0);
 	assert_true(is_tuned(&r));
+	part(&r);
+	rig_done(&r);
+}
+
+/* ---- the source's receive buffer ---- */
+
+static bool is_sized(struct rig *r, int end)
+{
+	int lock = 0;
+	socklen_t len = sizeof(lock);
+
+	assert_int_equal(getsockopt(rig_view(r).record->fd[end], SOL_SOCKET, SO_BUF_LOCK, &lock, &len), 0);
+	return lock & SOCK_RCVBUF_LOCK;
+}
+
+/* As if the kernel had come that far. */
+static void enlarge(struct rig *r, int end)
+{
+	int size = 2 * MUCH;
+
+	assert_int_equal(setsockopt(rig_view(r).record->fd[end], SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+}
+
+static void bulk_does_not_enlarge_the_sources_buffer_without_end(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start(&r);
+	verdict = CHOOSE_BULK;
+	exchange(&r, 1000, 100 * 1024);
+	assert_false(is_sized(&r, 1));
+	enlarge(&r, 1);
+	exchange(&r, 0, 32 * MUCH);
+	assert_true(is_sized(&r, 1));
+	assert_false(is_sized(&r, 0)); /* it was no source of much */
+	verdict = CHOOSE_HOME;
+	WAIT_FOR(&r, fake_splice_joined(r.splice) == 1);
+	assert_false(is_sized(&r, 1));
+	/* Left for userspace once more, and home again. */
+	verdict = CHOOSE_BULK;
+	sample(&r, TO_CLIENT);
+	exchange(&r, 0, MUCH);
+	WAIT_FOR(&r, flow(&r, TO_CLIENT)->mode == FLOW_USER);
+	enlarge(&r, 1);
+	exchange(&r, 0, MUCH);
+	verdict = CHOOSE_HOME;
+	WAIT_FOR(&r, flow(&r, TO_CLIENT)->want_kernel);
+	assert_false(is_sized(&r, 1));
+	exchange(&r, 1000, MUCH);
 	part(&r);
 	rig_done(&r);
 }
@@ -353,6 +405,7 @@ int main(void)
 		cmocka_unit_test(upload_tunes_the_servers_socket),
 		cmocka_unit_test(servers_socket_is_tuned_before_the_join),
 		cmocka_unit_test(servers_socket_is_tuned_at_once_if_it_never_joins),
+		cmocka_unit_test(bulk_does_not_enlarge_the_sources_buffer_without_end),
 		cmocka_unit_test(session_joins_in_mid_stream_when_it_is_worth_it),
 		cmocka_unit_test(session_that_is_never_worth_it_is_counted_as_such),
 		cmocka_unit_test(held_bytes_are_written_first_and_not_followed_by_others),

@@ -82,6 +82,9 @@ enum splice_fallback session_join(struct session *s)
 	}
 	s->record->fallback = fallback;
 	if (fallback == FALLBACK_NONE) {
+		for (int i = 0; i < 2; i++)
+			if (s->splice[i] != SPLICE_OFF)
+				session_loosen(s, i);
 		s->joined = true;
 		set_state(s, LEDGER_SPLICED);
 		stat_add(t->o.stats->joined, 1);

@@ -5,13 +5,15 @@
 
 #include <sys/socket.h>
 
-#define CHUNK_SIZE (256 * 1024)	  /* bytes of one read */
-#define FIRST_SIZE (16 * 1024)	  /* whose peer is not tuned yet: it fits into any send buffer */
-#define BUDGET (1024 * 1024)	  /* bytes that one direction may move before the others' turn */
-#define SLOW_NS (2 * NS_PER_MS)	  /* half the queue takes this long: slow enough, */
-#define SLOW_TIMES 3		  /* so often in a row, for a small buffer on the source */
-#define QUICK_NS (20 * NS_PER_MS) /* it took less than this: a larger limit is for use */
-#define TOKENS 100		  /* looks at a window that might be closed */
+#define CHUNK_SIZE (256 * 1024)	     /* bytes of one read */
+#define FIRST_SIZE (16 * 1024)	     /* whose peer is not tuned yet: it fits into any send buffer */
+#define BUDGET (1024 * 1024)	     /* bytes that one direction may move before the others' turn */
+#define SLOW_NS (2 * NS_PER_MS)	     /* half the queue takes this long: slow enough, */
+#define SLOW_TIMES 3		     /* so often in a row, for a small buffer on the source */
+#define QUICK_NS (20 * NS_PER_MS)    /* it took less than this: a larger limit is for use */
+#define FIT_FIRST (512u * 1024)	     /* bytes after which the source's buffer is fitted, */
+#define FIT_AGAIN (4u * 1024 * 1024) /* and again */
+#define TOKENS 100		     /* looks at a window that might be closed */
 #define MISSING_NS (1000 * NS_PER_MS) /* before missing bytes are given up: a reset */
 
 /* The peer's stream gets its FIN, behind everything. */
@@ -76,6 +78,33 @@ static void grow_limit(struct session *s, int i)
 		flow_set(flow_of(s, i), limit, limit);
 }
 
+/*
+ * Who copies in bulk is the bottleneck: the kernel lets the source's buffer grow to megabytes that
+ * nobody gains from.
+ */
+static void fit_source(struct session *s, int i, uint64_t moved)
+{
+	struct direction *d = &s->dirs[i];
+	uint64_t now = loop_now(s->table->o.loop), us;
+
+	d->unfitted += (uint32_t)moved;
+	if (d->unfitted < (d->sized ? FIT_AGAIN : FIT_FIRST))
+		return;
+	us = MAX((now - MAX(d->fitted_ns, s->record->connected_ns)) / NS_PER_US, 1ull);
+	d->sized = sock_fit(s->ends[i].poll.fd, d->unfitted * 1000000ull / us, d->sized);
+	d->unfitted = 0;
+	d->fitted_ns = now;
+}
+
+void session_loosen(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+
+	if (d->sized)
+		sock_loosen(s->ends[i].poll.fd);
+	d->sized = false;
+}
+
 /* What relay_run() said, seen from the session. Returns false if the session changed its state or
  * ended. */
 static bool take_outcome(struct session *s, int i, const struct relay_outcome *out)
@@ -87,6 +116,8 @@ static bool take_outcome(struct session *s, int i, const struct relay_outcome *o
 	if (out->moved) {
 		s->retry_ns = 0;
 		session_note_moved(s, i, out->moved);
+		if (!is_kernels(s, i))
+			fit_source(s, i, out->moved);
 	}
 	d->starved = d->starved && out->status == RELAY_BLOCKED && !out->moved;
 	if (d->starved)
@@ -256,8 +287,8 @@ static bool move_passed(struct session *s, int i)
 		session_arm_retry(s);
 		return !s->ended;
 	}
-	if (d->slow >= SLOW_TIMES && !d->tight)
-		d->tight = sock_tighten(source, d->limit / 8);
+	if (d->slow >= SLOW_TIMES && !d->sized && f->want_kernel)
+		d->sized = sock_tighten(source, d->limit / 8);
 	if (!is_proven(s, i)) {
 		d->proving = true;
 		session_arm_retry(s);
@@ -351,9 +382,8 @@ static void note_speed(struct session *s, int i)
 		d->slow = MIN(d->slow + 1, SLOW_TIMES);
 	} else {
 		d->slow = 0;
-		if (d->tight)
-			sock_loosen(s->ends[i].poll.fd);
-		d->tight = false;
+		if (is_kernels(s, i))
+			session_loosen(s, i);
 	}
 }
 

@@ -74,11 +74,6 @@ void session_note_moved(struct session *s, int i, uint64_t bytes)
 
 /* ---- one direction ---- */
 
-static bool in_kernel(const struct session *s, int i)
-{
-	return s->joined && flow_of(s, i)->want_kernel;
-}
-
 /*
  * What it does: over the last whole window, or over the one that has not ended, if that is more.
  * (Transfers move in bursts: a short window would find the quickest of them idle.)
@@ -95,7 +90,7 @@ static struct choose_flow look(struct session *s, int i, uint64_t now)
 		(redirected + d->reads - d->looked_segments) * 1000 / MAX(ns / NS_PER_MS, 1ull);
 	struct choose_flow f = {
 		.joined = s->joined,
-		.in_kernel = in_kernel(s, i),
+		.in_kernel = is_kernels(s, i),
 		.age_ns = now - s->record->connected_ns,
 		.bytes_per_s = MAX(bytes_per_s, d->bytes_per_s),
 		.segments_per_s = MAX(segments_per_s, d->segments_per_s),
@@ -180,8 +175,11 @@ static void follow(struct session *s)
 		if (!is_choosing(s, i))
 			continue;
 		away = away || !want;
-		if (want != (bool)flow_of(s, i)->want_kernel)
-			flow_set(flow_of(s, i), want_kernel, want);
+		if (want == is_kernels(s, i))
+			continue;
+		flow_set(flow_of(s, i), want_kernel, want);
+		if (want)
+			session_loosen(s, i);
 	}
 	if (away)
 		stay_away(s);

@@ -42,15 +42,15 @@ struct end {
 
 struct direction {
 	struct relay relay;
-	uint64_t proven;     /* redirected bytes that are known to have left the kernel's queue */
-	uint64_t total;	     /* all bytes of the stream; valid after eof */
-	bool blocked;	     /* the peer takes no more now: wait for its EPOLLOUT; */
-	bool starved;	     /* or, if that lied, for the retry timer: see session_unblock() */
-	uint8_t slow;	     /* how often in a row the peer needed long for half its queue; */
-	bool tight;	     /* so the source's buffer was made small */
-	uint32_t tokens;     /* bytes that were written but are still unread: see open_window() */
-	bool opened;	     /* the last look spent one */
-	uint64_t seen;	     /* redirected bytes as of the last look */
+	uint64_t proven; /* redirected bytes that are known to have left the kernel's queue */
+	uint64_t total;	 /* all bytes of the stream; valid after eof */
+	bool blocked;	 /* the peer takes no more now: wait for its EPOLLOUT; */
+	bool starved;	 /* or, if that lied, for the retry timer: see session_unblock() */
+	uint8_t slow;	 /* how often in a row the peer needed long for half its queue; */
+	bool sized;	 /* the source's receive buffer is ours: see sock_tighten(), sock_fit() */
+	uint32_t tokens; /* bytes that were written but are still unread: see open_window() */
+	bool opened;	 /* the last look spent one */
+	uint64_t seen;	 /* redirected bytes as of the last look */
 	uint64_t blocked_ns; /* since when it is blocked */
 	uint64_t missing_ns; /* since when bytes are missing: see is_overdue() */
 	bool proving; /* waiting for the kernel's worker: to drain its queue towards the peer, or to
@@ -62,6 +62,8 @@ struct direction {
 	uint8_t choice;		      /* enum choose_reason: who is to move it, and why */
 	uint32_t window;	      /* the load's, when it last moved something */
 	uint64_t reads, ticked_reads; /* of userspace; as of the last tick */
+	uint32_t unfitted;  /* bytes that userspace moved since the source's buffer was fitted, */
+	uint64_t fitted_ns; /* and when that was */
 	uint64_t looked_ns, looked_bytes,
 		looked_segments;		/* the beginning of the choice's window, */
 	uint64_t bytes_per_s, segments_per_s;	/* and what it did in the one before */
@@ -150,8 +152,9 @@ void session_choose(struct session *s, struct server *failed);
 void session_connect(struct session *s);
 
 /*
- * Gives the server's socket what sock_tune() sets (a client's has it from its listener), if it has not got it yet: with its second write, or before the
- * join. Most sessions end without any of these. Returns 0 or -errno.
+ * Gives the server's socket what sock_tune() sets (a client's has it from its listener), if it has
+ * not got it yet: with its second write, or before the join. Most sessions end without any of
+ * these. Returns 0 or -errno.
  */
 int session_tune(struct session *s);
 
@@ -179,6 +182,10 @@ void session_run(struct session *s, int i);
 /* After a reset of end i: true if everything that it had sent is in the other end's TCP. May end
  * the session. */
 bool session_run_broken(struct session *s, int i);
+
+/* The source of direction i has its receive buffer from the kernel again: it has no reader but the
+ * program. */
+void session_loosen(struct session *s, int i);
 
 /* The peer of direction i takes bytes again. */
 void session_unblock(struct session *s, int i);
@@ -234,6 +241,12 @@ static inline void set_state(struct session *s, enum ledger_state state)
 static inline bool is_established(const struct session *s)
 {
 	return s->record->state == LEDGER_RELAY || s->record->state == LEDGER_SPLICED;
+}
+
+/* The kernel is to move it; what userspace moves meanwhile only makes room for that. */
+static inline bool is_kernels(const struct session *s, int i)
+{
+	return s->joined && flow_of(s, i)->want_kernel;
 }
 
 /* By who moved them: direction 0 is from the client to the server. */

@@ -15,6 +15,9 @@
 #define KEEPALIVE_IDLE_S 60
 #define KEEPALIVE_INTERVAL_S 10
 #define KEEPALIVE_COUNT 6
+#define FIT_RTT_US 2000u		  /* sock_fit(): longer paths are the kernel's, */
+#define FIT_LEAST (256ull * 1024)	  /* bytes in the queue that are enough for a reader without a round trip, */
+#define FIT_MOST (16ull * 1024 * 1024)	  /* and as many as there ever are */
 
 static int set_int(int fd, int level, int option, int value)
 {
@@ -149,6 +152,32 @@ bool sock_tighten(int fd, uint32_t bytes)
 	bytes = MAX(bytes, info.tcpi_rcv_mss * 8);
 	if (bytes < size)
 		set_int(fd, SOL_SOCKET, SO_RCVBUF, (int)(bytes / 2)); /* the kernel doubles it */
+	return true;
+}
+
+bool sock_fit(int fd, uint64_t bytes_per_s, bool ours)
+{
+	uint32_t memory[SK_MEMINFO_VARS], size, value;
+	socklen_t len = sizeof(memory);
+	struct tcp_info info;
+	uint64_t window;
+
+	if (get_info(fd, &info) < 0 || getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &len) < 0)
+		return ours;
+	if (info.tcpi_min_rtt > FIT_RTT_US) {
+		if (ours)
+			sock_loosen(fd);
+		return false;
+	}
+	size = memory[SK_MEMINFO_RCVBUF];
+	window = MAX(FIT_LEAST, info.tcpi_rcv_mss * 8ull) + 2 * bytes_per_s / 1000 * info.tcpi_min_rtt / 1000;
+	value = (uint32_t)MIN(window, FIT_MOST);
+	if (value * 2 < size && memory[SK_MEMINFO_RMEM_ALLOC] < size - size / 8)
+		value = size / 2; /* as it is */
+	if (!ours && value * 2 > size)
+		return false; /* the kernel has not come that far */
+	if (!ours || value * 2 != size)
+		set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)value); /* the kernel doubles it */
 	return true;
 }
 

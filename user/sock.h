@@ -66,7 +66,15 @@ int sock_activity(int fd, struct sock_activity *ret);
  */
 bool sock_tighten(int fd, uint32_t bytes);
 
-/* Takes it back: the kernel tunes the buffer again (from Linux 5.14 on). */
+/*
+ * Bounds fd's receive buffer, where userspace is its reader: what the path has in flight at bytes_per_s (over its shortest round trip),
+ * twice, and a little more. The kernel would let it grow as long as the reader keeps up with nothing else. Enlarges what was bounded
+ * before; makes it smaller only while it is full, as above; else it stays as large as it is. A path of more than two milliseconds is
+ * left to the kernel. ours: this function or sock_tighten() has set it. Returns whether it is ours now.
+ */
+bool sock_fit(int fd, uint64_t bytes_per_s, bool ours);
+
+/* Takes both back: the kernel tunes the buffer again (from Linux 5.14 on). */
 void sock_loosen(int fd);
 
 /* Neither end has sent its FIN, as far as the kernel knows; what is unread counts. */
