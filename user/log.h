@@ -7,8 +7,9 @@
  * Traffic lines go only to a proxy's targets. Nothing here ever blocks and nothing is buffered: a
  * line is written at once with one system call, or it is dropped and counted. A line has at most
  * PIPE_BUF (4096) bytes with its header and newline; what is longer is cut. No two lines ever share
- * a line. The only global of the daemon is in here: the level and the process's message targets.
- * Any thread may write; what opens, adds and sets up is for the time when there is one. The process must ignore SIGPIPE: a pipe has no MSG_NOSIGNAL.
+ * a line. The only globals of the daemon are in here: the level, the process's message targets,
+ * what was dropped. Any thread may write; what opens, adds and sets up is for the time when there
+ * is one. The process must ignore SIGPIPE: a pipe has no MSG_NOSIGNAL.
  */
 #ifndef SHUNT_LOG_H
 #define SHUNT_LOG_H
@@ -27,11 +28,11 @@ struct log_sink;
  * Opens what a struct log_target describes. stdout and stderr are made non-blocking without
  * changing the description that other processes share (a pipe or terminal is re-opened through
  * /proc/self/fd, a socket is written with MSG_DONTWAIT, a regular file is appended to). The sink
- * has its own descriptor, so a daemon in the background must not open one (pool leaves them out), or
- * whoever reads the starter's pipe never sees its end.
- * A missing /dev/log or a UDP target without a route is no error: each line tries to (re)connect,
- * at most once a second. tag is the syslog tag (borrowed: must outlive the sink). Returns 0,
- * -ENOMEM, -EBADF (stdout or stderr is closed), or the -errno of socket(2).
+ * has its own descriptor, so a daemon in the background must not open one (pool leaves them out),
+ * or whoever reads the starter's pipe never sees its end. A missing /dev/log or a UDP target
+ * without a route is no error: each line tries to (re)connect, at most once a second. tag is the
+ * syslog tag (borrowed: must outlive the sink). Returns 0, -ENOMEM, -EBADF (stdout or stderr is
+ * closed), or the -errno of socket(2).
  */
 int log_sink_open(struct log_sink **ret, const struct log_target *target, const char *tag);
 
