@@ -165,6 +165,7 @@ $(BUILD)/tests/%.o: tests/%.c Makefile
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
 
 wrapped = $(foreach f,$(1),-Wl,--wrap=$(f))
+$(BUILD)/tests/test_log: ALL_LDFLAGS += $(call wrapped,write pwritev2 writev send sendmmsg)
 $(BUILD)/tests/test_session_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc reallocarray socket epoll_ctl loop_run)
 $(BUILD)/tests/test_start_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc realloc reallocarray)
 

@@ -16,18 +16,16 @@ static struct {
 	int max_level;
 	bool to_stderr;
 	bool stderr_ready; /* stderr_sink was set up (perhaps without a descriptor) */
-	struct log_sink stderr_sink;
 	struct log_sink *sinks[SINKS_MAX]; /* borrowed */
 	size_t nr_sinks;
-} state = {.lock = PTHREAD_MUTEX_INITIALIZER,
-	   .max_level = LOG_NOTICE,
-	   .to_stderr = true,
-	   .stderr_sink.fd = -EBADF};
+} state = {.lock = PTHREAD_MUTEX_INITIALIZER, .max_level = LOG_NOTICE, .to_stderr = true};
+
+static struct log_sink stderr_sink;
 
 void log_setup(int max_level, bool to_stderr)
 {
 	if (state.stderr_ready)
-		log_sink_close(&state.stderr_sink);
+		log_sink_close(&stderr_sink);
 	state.stderr_ready = false;
 	state.max_level = max_level;
 	state.to_stderr = to_stderr;
@@ -77,14 +75,14 @@ static void write_stderr(int level, const char *text)
 
 	pthread_mutex_lock(&state.lock);
 	if (!state.stderr_ready) {
-		log_sink_init(&state.stderr_sink, &target, "");
-		log_sink_open_fd(&state.stderr_sink, STDERR_FILENO);
+		log_sink_init(&stderr_sink, &target, "");
+		log_sink_open_fd(&stderr_sink, STDERR_FILENO);
 		state.stderr_ready = true;
 	}
 	l.len = 0;
 	log_line_printf(&l, "%-10s (%d) : %s", level_label(level), (int)getpid(), text);
 	log_line_end(&l);
-	log_sink_put(&state.stderr_sink, &l);
+	log_sink_put(&stderr_sink, &l);
 	pthread_mutex_unlock(&state.lock);
 }
 

@@ -12,7 +12,7 @@ void log_line_printf(struct log_line *l, const char *fmt, ...)
 	int n;
 
 	va_start(ap, fmt);
-	n = vsnprintf(l->bytes + 1 + l->len, room, fmt, ap);
+	n = vsnprintf(l->bytes + l->len, room, fmt, ap);
 	va_end(ap);
 	if (n > 0)
 		l->len += MIN((size_t)n, room - 1);
@@ -20,7 +20,7 @@ void log_line_printf(struct log_line *l, const char *fmt, ...)
 
 void log_line_end(struct log_line *l)
 {
-	unsigned char *p = (unsigned char *)l->bytes + 1, *end = p + l->len;
+	unsigned char *p = (unsigned char *)l->bytes, *end = p + l->len;
 
 	for (; p < end; p++) {
 		if (*p < 0x20 || *p == 0x7f) {

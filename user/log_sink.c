@@ -3,7 +3,9 @@
  * log_sink.c - where lines go; see log.h.
  *
  * A line is put together in one buffer, cleaned of control bytes as a whole (text, tag and host
- * name alike), and leaves with one system call that cannot wait. How is its sink's channel:
+ * name alike), and taken into its sink's batch, which leaves with one system call that cannot wait:
+ * at once for log_sink_write(), at the end of the turn for log_sink_add(), or when no more fits.
+ * How is the sink's channel:
  *
  *   FILE    A regular file: pwritev2(RWF_APPEND) on the inherited description. It appends whether
  *           or not the shell opened it so, and leaves the shared offset at the end for whoever
@@ -14,12 +16,16 @@
  *           first. That is the one place that could wait: for a pipe if another writer fills it
  *           between the two calls, for a terminal if it has room for less than the line.
  *   STREAM  A stream socket (journald's stdout): MSG_DONTWAIT.
- *   DGRAM   UDP, /dev/log, or a datagram socket as stdout: MSG_DONTWAIT.
+ *   DGRAM   UDP, /dev/log, or a datagram socket as stdout: sendmmsg(MSG_DONTWAIT), a line in each.
  *
- * Invariant: two lines never share a line. A line has at most PIPE_BUF bytes with its newline, so
- * that a pipe takes all of it or nothing. Where a part may be written all the same (a stream
- * socket, a full disk), the rest is dropped, the line counts as dropped, and the next one brings
- * the newline that is missing (sink->torn).
+ * Invariant: two lines never share a line. A pipe's batch has at most PIPE_BUF bytes, and so has a
+ * line with its newline: it takes all of it or nothing. Where it takes nothing, each line is tried
+ * alone, so that the last room is used. (What a pipe holds is counted in pages, and a batch begins
+ * a new one if it has no room in the last: with batches, a pipe that nobody reads holds fewer
+ * lines.) A terminal or another device gets a batch of one line: it may have room for a part. Where
+ * a part may be written all the same (a stream socket, a full disk), the rest is dropped, each line
+ * that is not out as a whole counts, and what comes next brings the newline that is missing
+ * (sink->torn).
  */
 #include "log_sink.h"
 
@@ -32,7 +38,19 @@
 
 #define RETRY_MS 1000
 
+/*
+ * A datagram socket on this machine queues few: 10 (net.unix.max_dgram_qlen), unless somebody says
+ * more. More lines at once would be dropped before the reader is awake, which would have had the
+ * time if they had come one by one.
+ */
+#define LOCAL_DATAGRAMS 8
+
 static uint64_t dropped; /* atomic */
+
+static void count_dropped(uint64_t lines)
+{
+	__atomic_fetch_add(&dropped, lines, __ATOMIC_RELAXED);
+}
 
 /* Fills s->host with the host name as rfc5424 wants it: printable ASCII without spaces, "-" for
  * none. */
@@ -91,10 +109,15 @@ int log_sink_open_fd(struct log_sink *s, int fd)
 		if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 			return -errno;
 		s->channel = type == SOCK_STREAM ? CHANNEL_STREAM : CHANNEL_DGRAM;
+		if (s->channel == CHANNEL_DGRAM)
+			s->max_lines = LOCAL_DATAGRAMS;
 	} else if (S_ISREG(st.st_mode)) {
 		s->channel = CHANNEL_FILE;
 	} else {
 		s->channel = CHANNEL_OWN;
+		s->max_len = PIPE_BUF;
+		if (!S_ISFIFO(st.st_mode))
+			s->max_lines = 1;
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 		s->fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 		if (s->fd >= 0)
@@ -120,7 +143,7 @@ static ssize_t write_shared(int fd, const struct iovec *iov)
 	return writev(fd, iov, 1);
 }
 
-/* The one system call of a line. Returns the number of bytes taken, or -errno. */
+/* The one system call of a batch, or of a line. Returns the number of bytes taken, or -errno. */
 static ssize_t sink_put(const struct log_sink *s, const char *bytes, size_t len)
 {
 	struct iovec iov = {.iov_base = (void *)bytes, .iov_len = len};
@@ -150,64 +173,166 @@ static bool is_broken(ssize_t error)
 	return error != -EAGAIN && error != -ENOBUFS && error != -ENOMEM && error != -EMSGSIZE;
 }
 
+static const char *after_line(const char *at)
+{
+	return (const char *)rawmemchr(at, '\n') + 1;
+}
+
 /*
- * Sends a datagram. If the receiver went away and is back, that costs no line: the socket is made
- * anew (at most every retry_ms) and the line sent again. A refusal on UDP is about an earlier line,
- * which is lost; the socket is as good as before, and this line has not been sent yet.
+ * Writes the lines from at to end, before which lies a newline: it goes first if the last line was
+ * torn. Returns how many bytes of these lines were taken, or -errno.
  */
-static ssize_t sink_put_dgram(struct log_sink *s, const char *bytes, size_t len)
+static ssize_t put_lines(struct log_sink *s, const char *at, const char *end)
+{
+	const char *from = s->torn ? at - 1 : at;
+	ssize_t n = s->fd < 0 ? -EBADF : sink_put(s, from, (size_t)(end - from));
+
+	if (n <= 0)
+		return n;
+	s->torn = from[n - 1] != '\n';
+	return MAX(from + n - at, 0);
+}
+
+/* What put_lines() came to: counts the lines that are not out as a whole. Returns 0 if all are,
+ * -EAGAIN for a part, or -errno. */
+static int settle(ssize_t taken, const char *at, const char *end)
+{
+	uint64_t lost = 0;
+
+	if (taken == end - at)
+		return 0;
+	for (at += MAX(taken, 0); at < end; at++)
+		lost += *at == '\n';
+	count_dropped(lost);
+	return taken < 0 ? (int)taken : -EAGAIN;
+}
+
+static int flush_bytes(struct log_sink *s)
+{
+	const char *at = s->bytes + 1, *end = at + s->len, *next;
+	ssize_t n = put_lines(s, at, end);
+	int r = 0;
+
+	if (n >= 0 || s->nr_lines == 1)
+		return settle(n, at, end);
+	for (; at < end; at = next) {
+		next = after_line(at);
+		r = settle(put_lines(s, at, next), at, next);
+	}
+	return r;
+}
+
+/*
+ * A datagram was refused with this error: sends it alone if that helps. If the receiver went away
+ * and is back, that costs no line: the socket is made anew (at most every retry_ms) and the line
+ * sent again. A refusal on UDP is about an earlier line, which is lost; the socket is as good as
+ * before, and this line has not been sent yet. Returns 0 or -errno.
+ */
+static int put_refused(struct log_sink *s, int error, const struct iovec *line)
 {
 	ssize_t n;
 
 	if (s->fd >= 0) {
-		n = sink_put(s, bytes, len);
-		if (n >= 0 || !is_broken(n) || !s->peer_len)
-			return n;
-		if (n == -ECONNREFUSED && s->peer.ss_family != AF_UNIX) {
-			__atomic_fetch_add(&dropped, 1, __ATOMIC_RELAXED);
-			return sink_put(s, bytes, len);
-		}
-		log_sink_close(s);
+		if (!is_broken(error) || !s->peer_len)
+			return error;
+		if (error == -ECONNREFUSED && s->peer.ss_family != AF_UNIX)
+			count_dropped(1);
+		else
+			log_sink_close(s);
 	}
-	n = sink_connect(s);
-	return n < 0 ? n : sink_put(s, bytes, len);
+	n = s->fd >= 0 ? 0 : sink_connect(s);
+	if (n == 0)
+		n = sink_put(s, line->iov_base, line->iov_len);
+	return (int)MIN(n, 0);
 }
 
-int log_sink_put(struct log_sink *s, struct log_line *l)
+/* Returns how many datagrams were sent, or -errno if the first was refused. */
+static int put_datagrams(const struct log_sink *s, struct mmsghdr *messages, uint32_t nr)
 {
-	const char *from = l->bytes + 1;
-	size_t len = l->len;
-	ssize_t n;
+	int n;
 
-	if (s->channel == CHANNEL_DGRAM) {
-		n = sink_put_dgram(s, from, len);
-	} else {
-		if (s->torn) {
-			from = l->bytes;
-			l->bytes[0] = '\n';
-			len++;
-		}
-		n = s->fd < 0 ? -EBADF : sink_put(s, from, len);
-		if (n > 0)
-			s->torn = from[n - 1] != '\n';
+	if (s->fd < 0)
+		return -EBADF;
+	n = sendmmsg(s->fd, messages, nr, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return n < 0 ? -errno : n;
+}
+
+/*
+ * sendmmsg(2) does not tell why it stopped after the first lines. If that lasts, the next call says
+ * it. If not, it was a moment's want of room; but on UDP, where that hardly happens, the refusal of
+ * an earlier line, which is lost.
+ */
+static int flush_datagrams(struct log_sink *s)
+{
+	bool is_udp = s->peer_len && s->peer.ss_family != AF_UNIX, stopped = false;
+	struct mmsghdr messages[BATCH_LINES];
+	struct iovec lines[BATCH_LINES];
+	const char *at = s->bytes + 1;
+	int r = 0;
+
+	for (uint32_t i = 0; i < s->nr_lines; i++) {
+		const char *next = after_line(at);
+
+		lines[i] = (struct iovec){(void *)at, (size_t)(next - at)};
+		messages[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &lines[i], .msg_iovlen = 1}};
+		at = next;
 	}
-	if (n == (ssize_t)len)
-		return 0;
-	__atomic_fetch_add(&dropped, 1, __ATOMIC_RELAXED);
-	return n < 0 ? (int)n : -EAGAIN;
+	for (uint32_t i = 0; i < s->nr_lines;) {
+		int n = put_datagrams(s, messages + i, s->nr_lines - i);
+
+		if (n > 0) {
+			count_dropped(stopped);
+			stopped = is_udp;
+			i += (uint32_t)n;
+			r = 0;
+		} else {
+			r = put_refused(s, n, &lines[i++]);
+			count_dropped(r < 0);
+			stopped = false;
+		}
+	}
+	return r;
+}
+
+/* Sends what there is. Returns what came of the last line: 0 or -errno. */
+static int flush(struct log_sink *s)
+{
+	int r = s->channel == CHANNEL_DGRAM ? flush_datagrams(s) : flush_bytes(s);
+
+	s->len = 0;
+	s->nr_lines = 0;
+	return r;
+}
+
+/* Takes a line into the batch; if it has no room there, the batch leaves first. */
+static void take(struct log_sink *s, const struct log_line *l)
+{
+	if (s->nr_lines && s->len + l->len > s->max_len)
+		flush(s);
+	memcpy(s->bytes + 1 + s->len, l->bytes, l->len);
+	s->len += l->len;
+	s->nr_lines++;
+}
+
+int log_sink_put(struct log_sink *s, const struct log_line *l)
+{
+	take(s, l);
+	return flush(s);
 }
 
 void log_sink_init(struct log_sink *s, const struct log_target *target, const char *tag)
 {
-	*s = (struct log_sink){
-		.fd = -EBADF,
-		.channel = CHANNEL_DGRAM,
-		.format = target->format,
-		.facility = target->facility,
-		.max_level = target->max_level,
-		.tag = tag,
-		.retry_ms = RETRY_MS,
-	};
+	memset(s, 0, offsetof(struct log_sink, bytes));
+	s->fd = -EBADF;
+	s->channel = CHANNEL_DGRAM;
+	s->format = target->format;
+	s->facility = target->facility;
+	s->max_level = target->max_level;
+	s->tag = tag;
+	s->retry_ms = RETRY_MS;
+	s->max_len = BATCH_SIZE;
+	s->max_lines = BATCH_LINES;
+	s->bytes[0] = '\n';
 	pthread_mutex_init(&s->lock, NULL);
 	if (s->format == LOG_FORMAT_RFC5424)
 		read_host(s);
@@ -224,6 +349,7 @@ static int sink_open_dgram(struct log_sink *s, const struct log_target *target)
 		memcpy(un->sun_path, target->path, sizeof(un->sun_path));
 		un->sun_path[sizeof(un->sun_path) - 1] = '\0';
 		s->peer_len = sizeof(*un);
+		s->max_lines = LOCAL_DATAGRAMS;
 	} else {
 		s->peer = target->addr.storage;
 		s->peer_len = addr_len(&target->addr);
@@ -275,6 +401,8 @@ struct log_sink *log_sink_free(struct log_sink *s)
 {
 	if (!s)
 		return NULL;
+	if (s->nr_lines)
+		flush(s);
 	log_sink_close(s);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
@@ -286,6 +414,14 @@ void log_sink_set_retry(struct log_sink *s, unsigned int retry_ms)
 	s->retry_ms = retry_ms;
 }
 
+static void frame(struct log_line *l, const struct log_sink *s, int level, const char *text)
+{
+	l->len = 0;
+	log_line_header(l, s, level);
+	log_line_printf(l, "%s", text);
+	log_line_end(l);
+}
+
 int log_sink_write(struct log_sink *s, int level, const char *text)
 {
 	struct log_line l;
@@ -293,14 +429,51 @@ int log_sink_write(struct log_sink *s, int level, const char *text)
 
 	if (level > s->max_level)
 		return 0;
-	l.len = 0;
-	log_line_header(&l, s, level);
-	log_line_printf(&l, "%s", text);
-	log_line_end(&l);
+	frame(&l, s, level, text);
 	pthread_mutex_lock(&s->lock);
 	r = log_sink_put(s, &l);
 	pthread_mutex_unlock(&s->lock);
 	return r;
+}
+
+/* ---- turns ---- */
+
+static void note(struct log_turn *t, struct log_sink *s)
+{
+	for (uint32_t i = 0; i < t->nr; i++)
+		if (t->sinks[i] == s)
+			return;
+	if (t->nr == ARRAY_SIZE(t->sinks))
+		log_turn_end(t);
+	t->sinks[t->nr++] = s;
+}
+
+void log_sink_add(struct log_sink *s, struct log_turn *t, int level, const char *text)
+{
+	struct log_line l;
+
+	if (level > s->max_level)
+		return;
+	note(t, s);
+	frame(&l, s, level, text);
+	pthread_mutex_lock(&s->lock);
+	take(s, &l);
+	if (s->nr_lines == s->max_lines)
+		flush(s);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void log_turn_end(struct log_turn *t)
+{
+	for (uint32_t i = 0; i < t->nr; i++) {
+		struct log_sink *s = t->sinks[i];
+
+		pthread_mutex_lock(&s->lock);
+		if (s->nr_lines)
+			flush(s);
+		pthread_mutex_unlock(&s->lock);
+	}
+	t->nr = 0;
 }
 
 uint64_t log_dropped(void)

@@ -16,6 +16,8 @@
 #include "log.h"
 
 #define LINE_SIZE PIPE_BUF /* of a whole line, newline included */
+#define BATCH_SIZE 16384   /* of lines that leave together, */
+#define BATCH_LINES 128	   /* and how many these are */
 
 enum channel {
 	CHANNEL_FILE,
@@ -26,7 +28,7 @@ enum channel {
 };
 
 struct log_sink {
-	pthread_mutex_t lock; /* a line at a time */
+	pthread_mutex_t lock; /* guards fd, torn, tried_ns and the batch */
 	int fd;		      /* owned; negative: not connected, or closed */
 	enum channel channel;
 	enum log_format format;
@@ -40,12 +42,17 @@ struct log_sink {
 	socklen_t peer_len;
 	unsigned int retry_ms;
 	uint64_t tried_ns; /* when connect(2) was last called */
+
+	/* the batch: lines that have not left yet */
+	size_t max_len, len;
+	uint32_t max_lines, nr_lines;
+	char bytes[1 + BATCH_SIZE]; /* the lines, with their newlines, after a newline */
 };
 
-/* A line under construction: room for a torn line's newline, the line, its own newline. */
+/* A line under construction. */
 struct log_line {
-	char bytes[1 + LINE_SIZE];
-	size_t len; /* of bytes, from bytes[1] on; after log_line_end() newline included */
+	char bytes[LINE_SIZE];
+	size_t len; /* after log_line_end() newline included */
 };
 
 /* ---- log_line.c ---- */
@@ -73,8 +80,8 @@ int log_sink_open_fd(struct log_sink *s, int fd);
 
 void log_sink_close(struct log_sink *s);
 
-/* Writes a line that log_line_end() has seen; counts it if it is lost. The caller keeps others
- * out. Returns what log_sink_write() does. */
-int log_sink_put(struct log_sink *s, struct log_line *l);
+/* Writes a line that log_line_end() has seen, and before it what has not left yet; counts what is
+ * lost. The caller keeps others out. Returns what log_sink_write() does. */
+int log_sink_put(struct log_sink *s, const struct log_line *l);
 
 #endif
