@@ -166,6 +166,7 @@ $(BUILD)/tests/%.o: tests/%.c Makefile
 
 wrapped = $(foreach f,$(1),-Wl,--wrap=$(f))
 $(BUILD)/tests/test_log: ALL_LDFLAGS += $(call wrapped,write pwritev2 writev send sendmmsg)
+$(BUILD)/tests/test_session: ALL_LDFLAGS += $(call wrapped,sendmmsg)
 $(BUILD)/tests/test_session_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc reallocarray socket epoll_ctl loop_run)
 $(BUILD)/tests/test_start_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc realloc reallocarray)
 
