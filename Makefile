@@ -124,7 +124,7 @@ SAN_WRAP := $(if $(findstring thread,$(SAN)),setarch -R)
 
 USES_config := config config_% addr
 USES_addr := addr
-USES_log := log addr
+USES_log := log log_% addr
 USES_tcplog := tcplog addr
 USES_balance := balance
 USES_choose := choose
@@ -133,15 +133,15 @@ USES_loop := loop
 USES_relay := relay
 USES_stats := stats
 USES_ledger := ledger
-USES_pool := pool balance stats log addr
+USES_pool := pool balance stats log log_% addr
 USES_listener := listener loop sock addr
-USES_session := session session_% choose budget loop sock relay pool balance stats ledger log addr tcplog listener
+USES_session := session session_% choose budget loop sock relay pool balance stats ledger log log_% addr tcplog listener
 USES_session_connect := $(USES_session)
 USES_lb_thread := lb_thread $(USES_session)
 USES_session_splice := $(USES_session)
 USES_session_faults := $(USES_session)
 USES_session_mover := $(filter-out choose,$(USES_session)) # it chooses itself
-USES_admin := admin admin_% choose config config_% loop sock pool balance stats ledger log addr
+USES_admin := admin admin_% choose config config_% loop sock pool balance stats ledger log log_% addr
 USES_start_faults := lb lb_thread admin admin_% config config_% $(USES_session)
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
 HELPS_loop := netpair run_loop threads
@@ -165,6 +165,8 @@ $(BUILD)/tests/%.o: tests/%.c Makefile
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
 
 wrapped = $(foreach f,$(1),-Wl,--wrap=$(f))
+$(BUILD)/tests/test_log: ALL_LDFLAGS += $(call wrapped,write pwritev2 writev send sendmmsg)
+$(BUILD)/tests/test_session: ALL_LDFLAGS += $(call wrapped,sendmmsg)
 $(BUILD)/tests/test_session_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc reallocarray socket epoll_ctl loop_run)
 $(BUILD)/tests/test_start_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc realloc reallocarray)
 
@@ -180,7 +182,7 @@ BPF_USES_flow := splice qualify sock
 BPF_USES_mover := splice sock
 BPF_USES_overlap := splice sock
 BPF_USES_pins := splice sock
-BPF_USES_session := splice session session_% choose budget loop sock relay pool balance stats ledger log addr tcplog
+BPF_USES_session := splice session session_% choose budget loop sock relay pool balance stats ledger log log_% addr tcplog
 BPF_HELPS_flow := bpf_help
 BPF_HELPS_mover := bpf_help
 BPF_HELPS_pins := bpf_help

@@ -2,7 +2,8 @@
 /*
  * test_log.c - log.c against pipes, sockets, files and terminals that are full, dead, torn or back
  * again. No privileges, no sleeping: a call that blocks is killed by alarm(2). A sink has its own
- * descriptor, so a test lends its target to stdout only while the sink is opened.
+ * descriptor, so a test lends its target to stdout only while the sink is opened. The linker puts
+ * the __wrap functions in between (see the Makefile), which count what the sinks' calls carry.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -20,6 +21,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -39,6 +41,79 @@
 	} while (0)
 
 static int real_stderr;
+
+/* ---- what the system calls carry ---- */
+
+ssize_t __real_write(int fd, const void *bytes, size_t len);
+ssize_t __real_pwritev2(int fd, const struct iovec *iov, int nr, off_t at, int flags);
+ssize_t __real_writev(int fd, const struct iovec *iov, int nr);
+ssize_t __real_send(int fd, const void *bytes, size_t len, int flags);
+int __real_sendmmsg(int fd, struct mmsghdr *messages, unsigned int nr, int flags);
+ssize_t __wrap_write(int fd, const void *bytes, size_t len);
+ssize_t __wrap_pwritev2(int fd, const struct iovec *iov, int nr, off_t at, int flags);
+ssize_t __wrap_writev(int fd, const struct iovec *iov, int nr);
+ssize_t __wrap_send(int fd, const void *bytes, size_t len, int flags);
+int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int nr, int flags);
+
+/* Since begin_count(), of this thread: calls, those that were not refused, those whose last byte
+ * was not a newline, and the most that one of them took (bytes; datagrams of sendmmsg). */
+static __thread struct {
+	unsigned int tried, calls, cut;
+	ssize_t most;
+} count;
+
+static unsigned int send_at_most; /* by the next sendmmsg; 0 = all */
+static void (*after_send)(void);  /* the next one; NULL = nothing */
+
+static void begin_count(void)
+{
+	memset(&count, 0, sizeof(count));
+}
+
+static ssize_t counted(ssize_t n, const char *bytes)
+{
+	count.tried++;
+	if (n < 0)
+		return n;
+	count.calls++;
+	count.most = MAX(count.most, n);
+	count.cut += bytes && bytes[n - 1] != '\n';
+	return n;
+}
+
+ssize_t __wrap_write(int fd, const void *bytes, size_t len)
+{
+	return counted(__real_write(fd, bytes, len), bytes);
+}
+
+ssize_t __wrap_pwritev2(int fd, const struct iovec *iov, int nr, off_t at, int flags)
+{
+	return counted(__real_pwritev2(fd, iov, nr, at, flags), iov->iov_base);
+}
+
+ssize_t __wrap_writev(int fd, const struct iovec *iov, int nr)
+{
+	return counted(__real_writev(fd, iov, nr), iov->iov_base);
+}
+
+ssize_t __wrap_send(int fd, const void *bytes, size_t len, int flags)
+{
+	return counted(__real_send(fd, bytes, len, flags), bytes);
+}
+
+int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int nr, int flags)
+{
+	int n = (int)counted(
+		__real_sendmmsg(fd, messages, send_at_most ? MIN(nr, send_at_most) : nr, flags),
+		NULL);
+	void (*then)(void) = after_send;
+
+	send_at_most = 0;
+	after_send = NULL;
+	if (then)
+		then();
+	return n;
+}
 
 static void skip_because(const char *reason)
 {
@@ -306,18 +381,19 @@ static void a_full_stream_socket_drops_lines_and_recovers(void **unused)
 /*
  * A stream socket with a tiny send buffer takes parts of lines. Whatever it takes, each line that
  * arrives must be the beginning of one line that was sent, and the whole ones are those that
- * log_sink_write() said were written.
+ * were not counted as dropped. In turns of one to five lines, or one by one.
  */
-static void a_stream_socket_that_takes_half_a_line_never_joins_two(void **unused)
+static void check_half_lines(bool in_turns)
 {
 	static char buf[1 << 20], text[PIPE_BUF - 1], expect[PIPE_BUF];
-	unsigned int written = 0, cut = 0, whole = 0, last = 0;
+	unsigned int cut = 0, whole = 0, last = 0;
+	uint64_t before = log_dropped();
 	int sv[2], small = 1;
+	struct log_turn turn = {0};
 	struct log_sink *s;
 	size_t have = 0;
 	ssize_t n;
 
-	(void)unused;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
 	assert_int_equal(setsockopt(sv[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
 	s = sink_on(sv[1]);
@@ -327,8 +403,12 @@ static void a_stream_socket_that_takes_half_a_line_never_joins_two(void **unused
 		memset(text, 'a' + (int)(i % 26), len);
 		text[len] = '\0';
 		text[snprintf(text, 9, "%08u", i)] = ':';
-		if (log_sink_write(s, LOG_INFO, text) == 0)
-			written++;
+		if (in_turns)
+			log_sink_add(s, &turn, LOG_INFO, text);
+		else
+			log_sink_write(s, LOG_INFO, text);
+		if (i % 5 == 0 || i % 7 == 0)
+			log_turn_end(&turn);
 		if (i % 4 == 0 && have < sizeof(buf) - 100000) {
 			n = recv(sv[0], buf + have, 1 + i * 7, MSG_DONTWAIT);
 			have += n > 0 ? (size_t)n : 0;
@@ -358,12 +438,24 @@ static void a_stream_socket_that_takes_half_a_line_never_joins_two(void **unused
 		if (!*end)
 			break;
 	}
-	print_message("%u lines written, %u whole, %u cut\n", written, whole, cut);
+	print_message("%u lines whole, %u cut\n", whole, cut);
 	assert_true(cut > 0);
-	assert_int_equal(whole, written);
+	assert_int_equal(whole, 400 - (log_dropped() - before));
 	log_sink_free(s);
 	close(sv[0]);
 	close(sv[1]);
+}
+
+static void a_stream_socket_that_takes_half_a_line_never_joins_two(void **unused)
+{
+	(void)unused;
+	check_half_lines(false);
+}
+
+static void a_stream_socket_that_takes_half_a_batch_never_joins_two(void **unused)
+{
+	(void)unused;
+	check_half_lines(true);
 }
 
 static void a_full_disk_tears_one_line_and_the_next_starts_afresh(void **unused)
@@ -757,6 +849,716 @@ static void a_slow_syslog_daemon_drops_lines_and_stays_connected(void **unused)
 	rmdir(dir);
 }
 
+/* ---- batches ---- */
+
+/* Adds the lines "FIRST." to "LAST." */
+static void add_numbers(struct log_sink *s, struct log_turn *t, unsigned int first,
+			unsigned int last)
+{
+	char text[32];
+
+	for (unsigned int i = first; i <= last; i++) {
+		snprintf(text, sizeof(text), "%u.", i);
+		log_sink_add(s, t, LOG_INFO, text);
+	}
+}
+
+/* The text of these lines, as a stream has them. */
+static const char *numbers(unsigned int first, unsigned int last)
+{
+	static char buf[1 << 16];
+	size_t len = 0;
+
+	buf[0] = '\0';
+	for (unsigned int i = first; i <= last; i++)
+		len += (size_t)snprintf(buf + len, sizeof(buf) - len, "%u.\n", i);
+	return buf;
+}
+
+/* Reads these lines, each from a datagram of its own, and no more. */
+static void assert_datagrams(int fd, unsigned int first, unsigned int last)
+{
+	char buf[512];
+	ssize_t n;
+
+	for (unsigned int i = first; i <= last; i++) {
+		n = recv(fd, buf, sizeof(buf) - 1, MSG_DONTWAIT);
+		if (n < 0)
+			fail_msg("line %u is missing", i);
+		buf[n] = '\0';
+		assert_string_equal(buf, numbers(i, i));
+	}
+	assert_int_equal(recv(fd, buf, sizeof(buf), MSG_DONTWAIT), -1);
+}
+
+/* 50 lines through a sink on `to`, which `from` reads: nothing of them before the end of the turn,
+ * and then all of them with one call. */
+static void check_one_call(int to, int from)
+{
+	struct log_turn turn = {0};
+	struct log_sink *s = sink_on(to);
+	char buf[4096];
+
+	for (unsigned int round = 0; round < 2; round++) {
+		begin_count();
+		add_numbers(s, &turn, 1, 50);
+		assert_int_equal(count.calls, 0);
+		log_turn_end(&turn);
+		assert_int_equal(count.calls, 1);
+		assert_string_equal(read_now(from, buf, sizeof(buf)), numbers(1, 50));
+		log_turn_end(&turn);
+		assert_int_equal(count.calls, 1);
+	}
+	log_sink_free(s);
+}
+
+static void the_lines_of_a_turn_are_one_system_call(void **unused)
+{
+	int p[2], sv[2], file, reader;
+	char path[32];
+
+	(void)unused;
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	check_one_call(p[1], p[0]);
+	close(p[0]);
+	close(p[1]);
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
+	check_one_call(sv[1], sv[0]);
+	close(sv[0]);
+	close(sv[1]);
+
+	file = temp_file(path);
+	reader = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(reader >= 0);
+	check_one_call(file, reader);
+	unlink(path);
+	close(reader);
+	close(file);
+}
+
+static void
+the_lines_of_a_turn_are_one_system_call_on_a_pipe_that_may_not_be_opened_again(void **unused)
+{
+	struct log_target target = {.kind = LOG_TARGET_STDOUT, .max_level = LOG_DEBUG};
+	struct log_turn turn = {0};
+	struct log_sink *s = NULL;
+	char buf[4096], text[200] = "";
+	pid_t pid;
+	int p[2];
+
+	(void)unused;
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	assert_int_equal(fchmod(p[1], 0), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		alarm(10);
+		if (!geteuid())
+			CHILD_ASSERT(!setresgid(65534, 65534, 65534) &&
+				     !setresuid(65534, 65534, 65534));
+		CHILD_ASSERT(dup2(p[1], 1) == 1);
+		CHILD_ASSERT(log_sink_open(&s, &target, "shunt") == 0);
+		begin_count();
+		add_numbers(s, &turn, 1, 50);
+		CHILD_ASSERT(count.calls == 0);
+		log_turn_end(&turn);
+		CHILD_ASSERT(count.calls == 1);
+		memset(text, 'x', sizeof(text) - 1);
+		for (int i = 0; i < 30; i++)
+			log_sink_add(s, &turn, LOG_INFO, text);
+		CHILD_ASSERT(count.calls == 2);
+		CHILD_ASSERT(count.most == 20 * sizeof(text) && !count.cut);
+		log_sink_free(s);
+		_exit(0);
+	}
+	assert_int_equal(wait_child(pid), 0);
+	read_now(p[0], buf, strlen(numbers(1, 50)) + 1);
+	assert_string_equal(buf, numbers(1, 50));
+	close(p[0]);
+	close(p[1]);
+}
+
+static void the_datagrams_of_a_turn_are_one_system_call(void **unused)
+{
+	struct log_target unix_at, udp_at = {.kind = LOG_TARGET_UDP, .max_level = LOG_DEBUG};
+	struct log_sink *unix_sink, *udp_sink;
+	struct log_turn turn = {0};
+	int unix_fd, udp_fd;
+	char dir[32];
+
+	(void)unused;
+	unix_target(&unix_at, dir);
+	unix_at.format = LOG_FORMAT_RAW;
+	unix_fd = unix_receiver(unix_at.path);
+	udp_at.addr.in.sin_family = AF_INET;
+	udp_at.addr.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	udp_fd = udp_receiver(&udp_at.addr);
+	assert_int_equal(log_sink_open(&unix_sink, &unix_at, "shunt"), 0);
+	assert_int_equal(log_sink_open(&udp_sink, &udp_at, "shunt"), 0);
+	for (unsigned int round = 0; round < 2; round++) {
+		begin_count();
+		add_numbers(unix_sink, &turn, 1, 5);
+		add_numbers(udp_sink, &turn, 1, 100);
+		assert_int_equal(count.calls, 0);
+		log_turn_end(&turn);
+		assert_int_equal(count.calls, 2);
+		assert_int_equal(count.most, 100);
+		assert_datagrams(unix_fd, 1, 5);
+		assert_datagrams(udp_fd, 1, 100);
+	}
+	close_receiver(unix_fd, unix_at.path);
+	close(udp_fd);
+	log_sink_free(unix_sink);
+	log_sink_free(udp_sink);
+	rmdir(dir);
+}
+
+static void what_has_no_room_in_a_batch_leaves_before_the_turn_ends(void **unused)
+{
+	struct log_target target;
+	struct log_turn turn = {0};
+	char path[32], dir[32], text[256];
+	static char buf[1 << 16];
+	struct log_sink *s;
+	int p[2], fd;
+	size_t len;
+
+	(void)unused;
+	/* A file gets 16 KB, */
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	fd = temp_file(path);
+	unlink(path);
+	s = sink_on(fd);
+	begin_count();
+	for (int i = 0; i < 100; i++)
+		log_sink_add(s, &turn, LOG_INFO, text);
+	assert_int_equal(count.calls, 1);
+	log_turn_end(&turn);
+	assert_int_equal(count.calls, 2);
+	assert_int_equal(count.most, 64 * 256);
+	assert_int_equal(lseek(fd, 0, SEEK_END), 100 * 256);
+	/* or 128 lines, */
+	begin_count();
+	add_numbers(s, &turn, 1, 127);
+	assert_int_equal(count.calls, 0);
+	add_numbers(s, &turn, 128, 300);
+	assert_int_equal(count.calls, 2);
+	log_turn_end(&turn);
+	assert_int_equal(count.calls, 3);
+	assert_int_equal(lseek(fd, 100 * 256, SEEK_SET), 100 * 256);
+	assert_string_equal(read_now(fd, buf, sizeof(buf)), numbers(1, 300));
+	log_sink_free(s);
+	close(fd);
+
+	/* a pipe what it takes as a whole or not at all, */
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	s = sink_on(p[1]);
+	begin_count();
+	for (int i = 0; i < 50; i++)
+		log_sink_add(s, &turn, LOG_INFO, text);
+	assert_int_equal(count.calls, 3);
+	log_turn_end(&turn);
+	assert_int_equal(count.calls, 4);
+	assert_int_equal(count.most, PIPE_BUF);
+	assert_int_equal(count.cut, 0);
+	len = strlen(read_now(p[0], buf, sizeof(buf)));
+	assert_int_equal(len, 50 * 256);
+	log_sink_free(s);
+	close(p[0]);
+	close(p[1]);
+
+	/* a datagram socket of this machine fewer than it queues. */
+	unix_target(&target, dir);
+	target.format = LOG_FORMAT_RAW;
+	fd = unix_receiver(target.path);
+	assert_int_equal(log_sink_open(&s, &target, "shunt"), 0);
+	begin_count();
+	add_numbers(s, &turn, 1, 7);
+	assert_int_equal(count.calls, 0);
+	add_numbers(s, &turn, 8, 9);
+	assert_datagrams(fd, 1, 8);
+	log_turn_end(&turn);
+	assert_datagrams(fd, 9, 9);
+	assert_int_equal(count.calls, 2);
+	close_receiver(fd, target.path);
+	log_sink_free(s);
+	rmdir(dir);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, p), 0);
+	s = sink_on(p[1]);
+	add_numbers(s, &turn, 1, 9);
+	assert_datagrams(p[0], 1, 8);
+	log_turn_end(&turn);
+	assert_datagrams(p[0], 9, 9);
+	log_sink_free(s);
+	close(p[0]);
+	close(p[1]);
+}
+
+static void a_terminal_gets_every_line_at_once(void **unused)
+{
+	struct log_turn turn = {0};
+	struct log_sink *s;
+	int master, slave;
+	char buf[64];
+
+	(void)unused;
+	slave = open_terminal(&master);
+	s = sink_on(slave);
+	log_sink_add(s, &turn, LOG_INFO, "one");
+	assert_string_equal(read_now(master, buf, sizeof(buf)), "one\r\n");
+	log_sink_add(s, &turn, LOG_INFO, "two");
+	assert_string_equal(read_now(master, buf, sizeof(buf)), "two\r\n");
+	log_turn_end(&turn);
+	assert_string_equal(read_now(master, buf, sizeof(buf)), "");
+	log_sink_free(s);
+	close(slave);
+	close(master);
+}
+
+static void what_is_written_comes_after_what_was_added(void **unused)
+{
+	struct log_turn turn = {0};
+	struct log_sink *s;
+	char buf[256];
+	int p[2];
+
+	(void)unused;
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	s = sink_on(p[1]);
+	add_numbers(s, &turn, 1, 3);
+	assert_int_equal(log_sink_write(s, LOG_INFO, "written"), 0);
+	assert_string_equal(read_now(p[0], buf, sizeof(buf)), "1.\n2.\n3.\nwritten\n");
+	log_setup(LOG_NOTICE, false);
+	assert_int_equal(log_add_sink(s), 0);
+	add_numbers(s, &turn, 4, 5);
+	log_notice("a message");
+	assert_string_equal(read_now(p[0], buf, sizeof(buf)), "4.\n5.\na message\n");
+	log_clear_sinks();
+	log_setup(LOG_NOTICE, true);
+	log_turn_end(&turn);
+	assert_string_equal(read_now(p[0], buf, sizeof(buf)), "");
+	log_sink_free(s);
+	close(p[0]);
+	close(p[1]);
+}
+
+static void what_was_added_leaves_when_the_sink_is_freed(void **unused)
+{
+	struct log_turn turn = {0};
+	struct log_sink *s;
+	char buf[256];
+	int p[2];
+
+	(void)unused;
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	s = sink_on(p[1]);
+	add_numbers(s, &turn, 1, 3);
+	log_sink_free(s);
+	assert_string_equal(read_now(p[0], buf, sizeof(buf)), numbers(1, 3));
+	close(p[0]);
+	close(p[1]);
+}
+
+static void a_turn_has_room_for_any_number_of_sinks(void **unused)
+{
+	enum { N = 70 };
+	struct log_turn turn = {0};
+	struct log_sink *s[N];
+	char buf[4096];
+	int p[2];
+
+	(void)unused;
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	for (unsigned int i = 0; i < N; i++)
+		s[i] = sink_on(p[1]);
+	for (unsigned int round = 0; round < 2; round++) {
+		for (unsigned int i = 0; i < N; i++)
+			add_numbers(s[i], &turn, i + 1, i + 1);
+		log_turn_end(&turn);
+		assert_string_equal(read_now(p[0], buf, sizeof(buf)), numbers(1, N));
+	}
+	for (unsigned int i = 0; i < N; i++)
+		log_sink_free(s[i]);
+	close(p[0]);
+	close(p[1]);
+}
+
+static void a_line_has_the_time_when_it_was_added(void **unused)
+{
+	struct log_turn turn = {0};
+	char buf[256], after[64];
+	struct timespec now;
+	struct log_sink *s;
+	struct tm tm;
+	size_t len;
+	int p[2];
+
+	(void)unused;
+	setenv("TZ", "UTC0", 1);
+	tzset();
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	assert_int_equal(open_std(&s, p[1], LOG_TARGET_STDOUT, LOG_FORMAT_RFC5424), 0);
+	log_sink_add(s, &turn, LOG_INFO, "text");
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &tm);
+	len = strftime(after, sizeof(after), "<134>1 %Y-%m-%dT%H:%M:%S.", &tm);
+	snprintf(after + len, sizeof(after) - len, "%06ld", now.tv_nsec / 1000);
+	for (uint64_t until = now_ns() + 2 * NS_PER_MS; now_ns() < until;)
+		;
+	log_turn_end(&turn);
+	read_now(p[0], buf, sizeof(buf));
+	assert_true(strlen(buf) > strlen(after));
+	assert_true(strncmp(buf, after, strlen(after)) <= 0);
+	log_sink_free(s);
+	close(p[0]);
+	close(p[1]);
+}
+
+static void added_lines_above_the_level_of_the_target_are_left_out(void **unused)
+{
+	struct log_target target;
+	struct log_turn turn = {0};
+	char dir[32], buf[64];
+	struct log_sink *s;
+	int fd;
+
+	(void)unused;
+	unix_target(&target, dir);
+	target.format = LOG_FORMAT_RAW;
+	target.max_level = LOG_NOTICE;
+	fd = unix_receiver(target.path);
+	assert_int_equal(log_sink_open(&s, &target, "shunt"), 0);
+	log_sink_add(s, &turn, LOG_INFO, "no");
+	log_sink_add(s, &turn, LOG_NOTICE, "yes");
+	log_turn_end(&turn);
+	assert_string_equal(read_now(fd, buf, sizeof(buf)), "yes\n");
+	close_receiver(fd, target.path);
+	log_sink_free(s);
+	rmdir(dir);
+}
+
+static void a_batch_that_a_pipe_has_no_room_for_is_tried_line_by_line(void **unused)
+{
+	uint64_t before = log_dropped();
+	static char buf[1 << 16], text[1 << 12];
+	struct log_turn turn = {0};
+	struct log_sink *s;
+	int p[2];
+
+	(void)unused;
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	if (fcntl(p[1], F_SETPIPE_SZ, PIPE_BUF) != PIPE_BUF) {
+		skip_because("pages are not of 4 KB here");
+		return;
+	}
+	s = sink_on(p[1]);
+	memset(text, 'x', sizeof(text) - 100);
+	assert_int_equal(log_sink_write(s, LOG_INFO, text), 0); /* leaves 99 bytes */
+	for (char c = 'a'; c < 'g'; c++) {
+		memset(text, c, 29);
+		text[29] = '\0';
+		log_sink_add(s, &turn, LOG_INFO, text);
+	}
+	log_sink_add(s, &turn, LOG_INFO, "short");
+	log_turn_end(&turn);
+	assert_int_equal(log_dropped() - before, 3);
+	read_now(p[0], buf, sizeof(buf));
+	assert_string_equal(buf + PIPE_BUF - 99, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"
+						 "bbbbbbbbbbbbbbbbbbbbbbbbbbbbb\n"
+						 "ccccccccccccccccccccccccccccc\n"
+						 "short\n");
+
+	/* Full for good: every line counts, and what comes then is whole. */
+	fill(s, "0123456789");
+	fill(s, "");
+	before = log_dropped();
+	add_numbers(s, &turn, 1, 100);
+	log_turn_end(&turn);
+	assert_int_equal(log_dropped() - before, 100);
+	assert_int_equal(strlen(read_now(p[0], buf, sizeof(buf))), PIPE_BUF);
+	add_numbers(s, &turn, 1, 100);
+	log_turn_end(&turn);
+	assert_string_equal(read_now(p[0], buf, sizeof(buf)), numbers(1, 100));
+	assert_int_equal(log_dropped() - before, 100);
+	log_sink_free(s);
+	close(p[0]);
+	close(p[1]);
+}
+
+static void a_batch_into_a_pipe_without_reader_counts_every_line(void **unused)
+{
+	uint64_t before = log_dropped();
+	struct log_turn turn = {0};
+	struct log_sink *s;
+	int p[2];
+
+	(void)unused;
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	s = sink_on(p[1]);
+	close(p[0]);
+	begin_count();
+	add_numbers(s, &turn, 1, 1);
+	log_turn_end(&turn);
+	assert_int_equal(count.tried, 1);
+	add_numbers(s, &turn, 2, 5);
+	log_turn_end(&turn);
+	assert_int_equal(log_dropped() - before, 5);
+	assert_int_equal(count.tried, 1 + 1 + 4);
+	add_numbers(s, &turn, 1, 2);
+	assert_int_equal(log_sink_write(s, LOG_INFO, "lost"), -EPIPE);
+	assert_int_equal(log_dropped() - before, 8);
+	log_sink_free(s);
+	close(p[1]);
+}
+
+static void set_file_limit(rlim_t max)
+{
+	struct rlimit limit;
+
+	CHILD_ASSERT(!getrlimit(RLIMIT_FSIZE, &limit));
+	limit.rlim_cur = max;
+	CHILD_ASSERT(!setrlimit(RLIMIT_FSIZE, &limit));
+}
+
+static void a_full_disk_tears_a_batch_and_every_line_of_the_rest_counts(void **unused)
+{
+	struct log_target target = {.kind = LOG_TARGET_STDOUT, .max_level = LOG_DEBUG};
+	uint64_t before = log_dropped();
+	struct log_turn turn = {0};
+	char path[32], buf[256];
+	struct log_sink *s;
+	pid_t pid;
+	int fd;
+
+	(void)unused;
+	fd = temp_file(path);
+	unlink(path);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		alarm(10);
+		signal(SIGXFSZ, SIG_IGN);
+		CHILD_ASSERT(dup2(fd, 1) == 1);
+		CHILD_ASSERT(log_sink_open(&s, &target, "shunt") == 0);
+		set_file_limit(7); /* "1.\n2.\n3" */
+		add_numbers(s, &turn, 1, 5);
+		log_turn_end(&turn);
+		CHILD_ASSERT(log_dropped() - before == 3);
+		add_numbers(s, &turn, 6, 7);
+		log_turn_end(&turn);
+		CHILD_ASSERT(log_dropped() - before == 5);
+		set_file_limit(8); /* there is room for the newline that is missing, and no more */
+		add_numbers(s, &turn, 8, 9);
+		log_turn_end(&turn);
+		CHILD_ASSERT(log_dropped() - before == 7);
+		set_file_limit(9); /* half a line */
+		add_numbers(s, &turn, 4, 4);
+		log_turn_end(&turn);
+		CHILD_ASSERT(log_dropped() - before == 8);
+		set_file_limit(RLIM_INFINITY);
+		add_numbers(s, &turn, 5, 6);
+		log_turn_end(&turn);
+		add_numbers(s, &turn, 7, 7);
+		log_turn_end(&turn);
+		CHILD_ASSERT(log_dropped() - before == 8);
+		log_sink_free(s);
+		_exit(0);
+	}
+	assert_int_equal(wait_child(pid), 0);
+	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+	assert_string_equal(read_now(fd, buf, sizeof(buf)), "1.\n2.\n3\n4\n5.\n6.\n7.\n");
+	close(fd);
+}
+
+static void a_full_syslog_daemon_gets_what_it_has_room_for_of_a_batch(void **unused)
+{
+	struct log_target target;
+	struct log_turn turn = {0};
+	char dir[32], buf[512];
+	struct log_sink *s;
+	uint64_t before;
+	int fd;
+
+	(void)unused;
+	unix_target(&target, dir);
+	target.format = LOG_FORMAT_RAW;
+	fd = unix_receiver(target.path);
+	assert_int_equal(log_sink_open(&s, &target, "shunt"), 0);
+	log_sink_set_retry(s, FOREVER_MS);
+	fill(s, "line");
+	for (int i = 0; i < 3; i++)
+		assert_true(recv(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0);
+	before = log_dropped();
+	add_numbers(s, &turn, 1, 7);
+	log_turn_end(&turn);
+	assert_int_equal(log_dropped() - before, 4);
+	add_numbers(s, &turn, 8, 9);
+	assert_int_equal(log_sink_write(s, LOG_INFO, "full"), -EAGAIN);
+	assert_int_equal(log_dropped() - before, 7);
+	while (recv(fd, buf, sizeof(buf), MSG_DONTWAIT | MSG_PEEK) > 0 && !strncmp(buf, "line", 4))
+		recv(fd, buf, sizeof(buf), 0);
+	assert_datagrams(fd, 1, 3);
+	add_numbers(s, &turn, 1, 5);
+	log_turn_end(&turn);
+	assert_datagrams(fd, 1, 5);
+	assert_int_equal(log_dropped() - before, 7);
+	close_receiver(fd, target.path);
+	log_sink_free(s);
+	rmdir(dir);
+}
+
+static void a_batch_that_finds_the_syslog_daemon_gone_counts_every_line(void **unused)
+{
+	struct log_target target;
+	struct log_turn turn = {0};
+	struct log_sink *s;
+	uint64_t before;
+	char dir[32];
+	int fd;
+
+	(void)unused;
+	unix_target(&target, dir);
+	target.format = LOG_FORMAT_RAW;
+	fd = unix_receiver(target.path);
+	assert_int_equal(log_sink_open(&s, &target, "shunt"), 0);
+	log_sink_set_retry(s, 0);
+	close_receiver(fd, target.path);
+	before = log_dropped();
+	for (unsigned int i = 0; i < 2; i++) {
+		add_numbers(s, &turn, 1, 5);
+		log_turn_end(&turn);
+		assert_int_equal(log_dropped() - before, 5 + 5 * i);
+	}
+	log_sink_set_retry(s, FOREVER_MS);
+	fd = unix_receiver(target.path);
+	add_numbers(s, &turn, 1, 5);
+	log_turn_end(&turn);
+	assert_int_equal(log_dropped() - before, 15); /* too early */
+	log_sink_set_retry(s, 0);
+	add_numbers(s, &turn, 1, 5);
+	log_turn_end(&turn);
+	assert_datagrams(fd, 1, 5);
+	assert_int_equal(log_dropped() - before, 15);
+	close_receiver(fd, target.path);
+	log_sink_free(s);
+	rmdir(dir);
+}
+
+static int restarted_fd;
+static const char *restarted_path;
+
+static void restart_receiver(void)
+{
+	close_receiver(restarted_fd, restarted_path);
+	restarted_fd = unix_receiver(restarted_path);
+}
+
+static void a_syslog_daemon_that_is_restarted_in_a_batch_gets_the_rest(void **unused)
+{
+	struct log_target target;
+	struct log_turn turn = {0};
+	struct log_sink *s;
+	uint64_t before;
+	char dir[32];
+
+	(void)unused;
+	unix_target(&target, dir);
+	target.format = LOG_FORMAT_RAW;
+	restarted_path = target.path;
+	restarted_fd = unix_receiver(target.path);
+	assert_int_equal(log_sink_open(&s, &target, "shunt"), 0);
+	log_sink_set_retry(s, 0);
+	before = log_dropped();
+	send_at_most = 2;
+	after_send = restart_receiver;
+	begin_count();
+	add_numbers(s, &turn, 1, 7);
+	log_turn_end(&turn);
+	assert_datagrams(restarted_fd, 3, 7);
+	assert_int_equal(log_dropped(), before);
+	assert_int_equal(count.calls,
+			 3); /* two lines, the first that is sent again, and the rest */
+	close_receiver(restarted_fd, target.path);
+	log_sink_free(s);
+	rmdir(dir);
+}
+
+/* What sendmmsg(2) leaves unsaid: on UDP, the refusal of an earlier line; else nothing is lost. */
+static void a_batch_that_stops_on_the_way_goes_on(void **unused)
+{
+	struct log_target unix_at, udp_at = {.kind = LOG_TARGET_UDP, .max_level = LOG_DEBUG};
+	struct log_sink *unix_sink, *udp_sink;
+	struct log_turn turn = {0};
+	uint64_t before;
+	int unix_fd, udp_fd;
+	char dir[32];
+
+	(void)unused;
+	unix_target(&unix_at, dir);
+	unix_at.format = LOG_FORMAT_RAW;
+	unix_fd = unix_receiver(unix_at.path);
+	udp_at.addr.in.sin_family = AF_INET;
+	udp_at.addr.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	udp_fd = udp_receiver(&udp_at.addr);
+	assert_int_equal(log_sink_open(&unix_sink, &unix_at, "shunt"), 0);
+	assert_int_equal(log_sink_open(&udp_sink, &udp_at, "shunt"), 0);
+
+	before = log_dropped();
+	send_at_most = 3;
+	add_numbers(unix_sink, &turn, 1, 7);
+	log_turn_end(&turn);
+	assert_datagrams(unix_fd, 1, 7);
+	assert_int_equal(log_dropped() - before, 0);
+	send_at_most = 3;
+	add_numbers(udp_sink, &turn, 1, 7);
+	log_turn_end(&turn);
+	assert_datagrams(udp_fd, 1, 7);
+	assert_int_equal(log_dropped() - before, 1);
+	add_numbers(udp_sink, &turn, 1, 7); /* which is said once */
+	log_turn_end(&turn);
+	assert_datagrams(udp_fd, 1, 7);
+	assert_int_equal(log_dropped() - before, 1);
+	close_receiver(unix_fd, unix_at.path);
+	close(udp_fd);
+	log_sink_free(unix_sink);
+	log_sink_free(udp_sink);
+	rmdir(dir);
+}
+
+static void a_dead_udp_target_costs_a_batch_nothing_but_its_lines(void **unused)
+{
+	struct log_target target = {.kind = LOG_TARGET_UDP, .max_level = LOG_DEBUG};
+	struct log_turn turn = {0};
+	uint64_t before = log_dropped();
+	struct log_sink *s;
+	char buf[512];
+	int fd;
+
+	(void)unused;
+	target.addr.in.sin_family = AF_INET;
+	target.addr.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	fd = udp_receiver(&target.addr);
+	assert_int_equal(log_sink_open(&s, &target, "shunt"), 0);
+	close(fd);
+	for (unsigned int i = 0; i < 3; i++) {
+		add_numbers(s, &turn, 1, 10);
+		log_turn_end(&turn);
+	}
+	/* Each refusal is told with the next line: the last one is still to come. */
+	assert_in_range(log_dropped() - before, 27, 30);
+
+	fd = udp_receiver(&target.addr);
+	before = log_dropped();
+	add_numbers(s, &turn, 1, 10);
+	log_turn_end(&turn);
+	assert_string_equal(read_now(fd, buf, sizeof(buf)), numbers(1, 10));
+	assert_in_range(log_dropped() - before, 0, 1);
+	close(fd);
+	log_sink_free(s);
+}
+
 /* ---- the look of a line ---- */
 
 static void syslog_framing_has_priority_time_tag_and_pid(void **unused)
@@ -1041,6 +1843,26 @@ static void write_lines(void *arg, uint32_t number)
 	}
 }
 
+/* The same in turns of one to seven lines, to two targets. */
+static void add_lines(void *arg, uint32_t number)
+{
+	struct log_sink **sinks = arg;
+	struct log_turn turn = {0};
+	char text[400];
+
+	for (uint32_t i = 0; i < LINES_EACH; i++) {
+		uint32_t len = 1 + (i * 7 + number * 91) % 390;
+
+		memset(text, 'a' + (int)number, len);
+		snprintf(text + len, sizeof(text) - len, "%u", len);
+		log_sink_add(sinks[0], &turn, LOG_INFO, text);
+		log_sink_add(sinks[1], &turn, LOG_INFO, text);
+		if (i % 7 == number || i % 3 == 0)
+			log_turn_end(&turn);
+	}
+	log_turn_end(&turn);
+}
+
 /* Each line is one letter, as often as the number at its end says. Returns how many there are. */
 static uint32_t check_lines(char *text, uint32_t of[WRITERS])
 {
@@ -1101,6 +1923,37 @@ static void lines_that_are_dropped_under_several_threads_are_all_counted(void **
 	free(text);
 }
 
+/* A file, which gets all, and a pipe that nobody reads. */
+static void batches_of_several_threads_never_mix_and_lose_nothing_uncounted(void **state)
+{
+	uint64_t before = log_dropped();
+	uint32_t of[WRITERS] = {0}, of_pipe[WRITERS] = {0}, nr;
+	char path[32], *text = calloc(1, 4 << 20);
+	struct log_sink *sinks[2];
+	int fd = temp_file(path), fds[2];
+
+	(void)state;
+	unlink(path);
+	assert_non_null(text);
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	sinks[0] = sink_on(fd);
+	sinks[1] = sink_on(fds[1]);
+	run_threads(WRITERS, add_lines, sinks);
+	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+	assert_int_equal(check_lines(read_now(fd, text, 4 << 20), of), WRITERS * LINES_EACH);
+	for (int i = 0; i < WRITERS; i++)
+		assert_int_equal(of[i], LINES_EACH);
+	nr = check_lines(read_now(fds[0], text, 4 << 20), of_pipe);
+	assert_true(nr > 100);
+	assert_int_equal(nr + log_dropped() - before, WRITERS * LINES_EACH);
+	log_sink_free(sinks[0]);
+	log_sink_free(sinks[1]);
+	close(fd);
+	close(fds[0]);
+	close(fds[1]);
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1111,6 +1964,7 @@ int main(void)
 		cmocka_unit_test(a_pipe_that_may_not_be_opened_again_does_not_block_either),
 		cmocka_unit_test(a_full_stream_socket_drops_lines_and_recovers),
 		cmocka_unit_test(a_stream_socket_that_takes_half_a_line_never_joins_two),
+		cmocka_unit_test(a_stream_socket_that_takes_half_a_batch_never_joins_two),
 		cmocka_unit_test(a_full_disk_tears_one_line_and_the_next_starts_afresh),
 		cmocka_unit_test(a_regular_file_is_appended_to_without_o_append),
 		cmocka_unit_test(a_stopped_terminal_does_not_block),
@@ -1124,6 +1978,25 @@ int main(void)
 		cmocka_unit_test(a_syslog_daemon_that_comes_back_gets_the_first_line),
 		cmocka_unit_test(reconnecting_is_tried_once_per_interval),
 		cmocka_unit_test(a_slow_syslog_daemon_drops_lines_and_stays_connected),
+		cmocka_unit_test(the_lines_of_a_turn_are_one_system_call),
+		cmocka_unit_test(
+			the_lines_of_a_turn_are_one_system_call_on_a_pipe_that_may_not_be_opened_again),
+		cmocka_unit_test(the_datagrams_of_a_turn_are_one_system_call),
+		cmocka_unit_test(what_has_no_room_in_a_batch_leaves_before_the_turn_ends),
+		cmocka_unit_test(a_terminal_gets_every_line_at_once),
+		cmocka_unit_test(what_is_written_comes_after_what_was_added),
+		cmocka_unit_test(what_was_added_leaves_when_the_sink_is_freed),
+		cmocka_unit_test(a_turn_has_room_for_any_number_of_sinks),
+		cmocka_unit_test(a_line_has_the_time_when_it_was_added),
+		cmocka_unit_test(added_lines_above_the_level_of_the_target_are_left_out),
+		cmocka_unit_test(a_batch_that_a_pipe_has_no_room_for_is_tried_line_by_line),
+		cmocka_unit_test(a_batch_into_a_pipe_without_reader_counts_every_line),
+		cmocka_unit_test(a_full_disk_tears_a_batch_and_every_line_of_the_rest_counts),
+		cmocka_unit_test(a_full_syslog_daemon_gets_what_it_has_room_for_of_a_batch),
+		cmocka_unit_test(a_batch_that_finds_the_syslog_daemon_gone_counts_every_line),
+		cmocka_unit_test(a_syslog_daemon_that_is_restarted_in_a_batch_gets_the_rest),
+		cmocka_unit_test(a_batch_that_stops_on_the_way_goes_on),
+		cmocka_unit_test(a_dead_udp_target_costs_a_batch_nothing_but_its_lines),
 		cmocka_unit_test(syslog_framing_has_priority_time_tag_and_pid),
 		cmocka_unit_test(the_pid_is_that_of_the_writer_after_a_fork),
 		cmocka_unit_test(lines_above_the_level_of_the_target_are_left_out),
@@ -1135,6 +2008,7 @@ int main(void)
 		cmocka_unit_test(messages_go_to_the_sinks_as_well),
 		cmocka_unit_test(lines_of_several_threads_never_mix),
 		cmocka_unit_test(lines_that_are_dropped_under_several_threads_are_all_counted),
+		cmocka_unit_test(batches_of_several_threads_never_mix_and_lose_nothing_uncounted),
 	};
 
 	alarm(60); /* whatever blocks, blocks for ever */

@@ -6,8 +6,21 @@
 #include "rig.h"
 
 #include <string.h>
+#include <sys/socket.h>
 
 #define BULK (8u * 1024 * 1024)
+
+int __real_sendmmsg(int fd, struct mmsghdr *messages, unsigned int nr, int flags);
+int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int nr, int flags);
+
+static unsigned int sends, datagrams; /* of log lines */
+
+int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int nr, int flags)
+{
+	sends++;
+	datagrams += nr;
+	return __real_sendmmsg(fd, messages, nr, flags);
+}
 
 static void echo_arrives(void **state)
 {
@@ -509,6 +522,42 @@ static void kill_resets_every_session(void **state)
 	rig_done(&r);
 }
 
+static void lines_of_sessions_that_end_in_one_turn_leave_with_one_call(void **state)
+{
+	struct peer clients[3], servers[3];
+	char line[512];
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, 1);
+	rig_start(&r);
+	for (int i = 0; i < 3; i++) {
+		rig_client(&r, &clients[i]);
+		rig_accept(&r, 0, &servers[i]);
+		r.extra[i * 2] = &clients[i];
+		r.extra[i * 2 + 1] = &servers[i];
+	}
+	WAIT_FOR(&r, sessions_count(r.sessions) == 3);
+	sends = datagrams = 0;
+	sessions_kill(r.sessions);
+	assert_int_equal(sends, 0);
+	rig_turn(&r); /* and not later than this */
+	assert_int_equal(sends, 1);
+	assert_int_equal(datagrams, 3);
+	for (int i = 0; i < 3; i++)
+		assert_true(read(r.log_fd, line, sizeof(line)) > 0);
+	/* The next turn's lines are another call. */
+	peer_close(&clients[0]);
+	peer_close(&servers[0]);
+	rig_client(&r, &clients[0]);
+	rig_accept(&r, 0, &servers[0]);
+	clients[0].fin = servers[0].fin = true;
+	assert_string_equal(rig_log(&r).state, "--");
+	assert_int_equal(sends, 2);
+	assert_int_equal(datagrams, 4);
+	rig_done(&r);
+}
+
 static void no_slot_resets_the_client(void **state)
 {
 	struct peer clients[3];
@@ -654,6 +703,7 @@ int main(void)
 		cmocka_unit_test(both_resets_at_once_end_the_session_once),
 		cmocka_unit_test(client_that_leaves_while_connecting_is_logged_so),
 		cmocka_unit_test(kill_resets_every_session),
+		cmocka_unit_test(lines_of_sessions_that_end_in_one_turn_leave_with_one_call),
 		cmocka_unit_test(no_slot_resets_the_client),
 		cmocka_unit_test(bytes_of_sessions_do_not_mix),
 		cmocka_unit_test(sessions_in_a_row_use_the_same_slot),

@@ -391,6 +391,7 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 	t->table = map;
 	t->spare = eventfd(0, EFD_CLOEXEC);
 	session_mover_init(t);
+	session_log_init(t);
 	*ret = t;
 	return 0;
 }

@@ -117,6 +117,18 @@ static int64_t elapsed_ms(uint64_t from_ns, uint64_t to_ns)
 	return (int64_t)((to_ns - MIN(from_ns, to_ns)) / NS_PER_MS);
 }
 
+static void on_log_end(struct later *l)
+{
+	log_turn_end(&container_of(l, struct sessions, log_end)->log);
+}
+
+void session_log_init(struct sessions *t)
+{
+	t->log = (struct log_turn){0};
+	later_init(&t->log_end, on_log_end);
+}
+
+/* The line leaves at the end of the turn, with those of other sessions that end in it. */
 static void write_log(const struct session *s, enum session_end why,
 		      const struct byte_count bytes[2])
 {
@@ -151,7 +163,8 @@ static void write_log(const struct session *s, enum session_end why,
 	termination(s, why, log.state);
 	tcplog_format(&log, line, sizeof(line));
 	for (uint32_t i = 0; i < fe->nr_sinks; i++)
-		log_sink_write(fe->sinks[i], LOG_INFO, line);
+		log_sink_add(fe->sinks[i], &s->table->log, LOG_INFO, line);
+	loop_later(s->table->o.loop, &s->table->log_end);
 }
 
 static void count_end(struct session *s, enum session_end why, const struct byte_count bytes[2])

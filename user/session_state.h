@@ -122,6 +122,8 @@ struct sessions {
 	struct list away; /* sessions that userspace moves by choice: looked at by the tick */
 	struct timer tick;
 	struct thread_load load;
+	struct log_turn log; /* lines of this turn, which leave at its end */
+	struct later log_end;
 	char scratch[SCRATCH_SIZE];
 };
 
@@ -209,6 +211,7 @@ void session_sampled(struct session *s, int i);
 
 /* ---- session_end.c ---- */
 
+void session_log_init(struct sessions *t);
 void session_end_init(struct session *s);
 
 /* The one way out. */

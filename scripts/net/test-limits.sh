@@ -172,11 +172,11 @@ the_queue_has_a_timeout_and_is_left_by_who_goes_away()
 	wait_until "three clients in the queue" 5 equals 3 cell l BACKEND qcur
 	kill_now gone1 gone2 gone3 # lingering for 0 s, they reset
 	wait_until "an empty queue" 1 equals 0 cell l BACKEND qcur
-	expect_eq "log lines of those who went" "$(grep -c ' CQ ' "$T/shunt.out")" 3
+	wait_until "log lines of those who went" 1 equals 3 grep -c ' CQ ' "$T/shunt.out"
 	spawn late "$PEER" ping --connect 127.0.0.1:8080 --connections 2 --count 10
 	join late 10 1
 	expect_eq "resets after the queue's timeout" "$(field reset "$T/late.out")" 2
-	expect_eq "their log lines" "$(grep -c ' sQ ' "$T/shunt.out")" 2
+	wait_until "their log lines" 1 equals 2 grep -c ' sQ ' "$T/shunt.out"
 	expect_eq "queue" "$(cell l BACKEND qcur)" 0
 	join first 20
 	client ping 10 ping --connect 127.0.0.1:8080 --connections 5 --count 10
