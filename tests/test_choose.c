@@ -99,6 +99,21 @@ static void bulk_leaves_the_kernel_late_and_comes_back_early(void **state)
 	assert_int_equal(choose(&calm, &quiet), CHOOSE_HOME);
 }
 
+static void what_gets_no_turn_among_bulk_is_not_taken_for_a_chat(void **state)
+{
+	const struct choose_load busy = { .bytes_per_s = 100 * MB };
+	struct choose_flow late = { .age_ns = 999 * NS_PER_MS };
+	struct choose_flow starved = { .age_ns = 5 * NS_PER_SEC, .life_bytes_per_s = MB, .life_segments_per_s = 10 };
+
+	(void)state;
+	assert_int_equal(choose(&late, &busy), CHOOSE_YOUNG);
+	assert_int_equal(choose(&late, &quiet), CHOOSE_HOME);
+	assert_int_equal(choose(&starved, &busy), CHOOSE_BULK);
+	assert_int_equal(choose(&starved, &quiet), CHOOSE_HOME);
+	starved.life_segments_per_s = 10000;
+	assert_int_equal(choose(&starved, &busy), CHOOSE_HOME);
+}
+
 static void a_chat_beside_bulk_is_at_home(void **state)
 {
 	const struct choose_load busy = { .bytes_per_s = 3000 * MB, .segments_per_s = 50000, .flows = 10 };
@@ -146,6 +161,7 @@ int main(void)
 		cmocka_unit_test(a_transfer_has_a_second_to_show_what_it_is),
 		cmocka_unit_test(bulk_stays_out_of_the_kernel),
 		cmocka_unit_test(bulk_leaves_the_kernel_late_and_comes_back_early),
+		cmocka_unit_test(what_gets_no_turn_among_bulk_is_not_taken_for_a_chat),
 		cmocka_unit_test(a_chat_beside_bulk_is_at_home),
 		cmocka_unit_test(a_crowd_keeps_out_of_the_kernel_but_nobody_leaves_it_for_that),
 		cmocka_unit_test(reasons_have_names),

@@ -4,7 +4,7 @@
 
 #include "util.h"
 
-/* Ages at which a session may get into the kernel; the second one if it may be bulk. */
+/* Ages at which a session may get into the kernel; the second one if it may be bulk, or a part of it that got no turn yet. */
 #define YOUNG_NS (50 * NS_PER_MS)
 #define GROWN_NS (1000 * NS_PER_MS)
 
@@ -47,18 +47,26 @@ const char *choose_reason_name(enum choose_reason r)
 	return "?";
 }
 
-static bool is_large(const struct choose_flow *f)
+static bool is_large(uint64_t bytes_per_s, uint64_t segments_per_s)
 {
-	return f->bytes_per_s >= BULK_FLOW && f->bytes_per_s >= f->segments_per_s * BULK_SIZE;
+	return bytes_per_s >= BULK_FLOW && bytes_per_s >= segments_per_s * BULK_SIZE;
+}
+
+/* Among many one may get nothing for a second: what it did before says that it is a transfer all the same. */
+static bool is_transfer(const struct choose_flow *f)
+{
+	return is_large(f->bytes_per_s, f->segments_per_s) ||
+	       (!f->joined && is_large(f->life_bytes_per_s, f->life_segments_per_s));
 }
 
 enum choose_reason choose(const struct choose_flow *f, const struct choose_load *load)
 {
 	uint64_t bulk = !f->joined ? BULK_STAY : f->in_kernel ? BULK_LEAVE : BULK_RETURN;
+	bool may_be_bulk = is_transfer(f) || load->bytes_per_s >= BULK_STAY;
 
-	if (!f->joined && f->age_ns < (is_large(f) ? GROWN_NS : YOUNG_NS))
+	if (!f->joined && f->age_ns < (may_be_bulk ? GROWN_NS : YOUNG_NS))
 		return CHOOSE_YOUNG;
-	if (MAX(load->bytes_per_s, f->bytes_per_s) >= bulk && is_large(f))
+	if (MAX(load->bytes_per_s, f->bytes_per_s) >= bulk && is_transfer(f))
 		return CHOOSE_BULK;
 	if (!f->joined && load->segments_per_s >= CROWD_SEGMENTS && load->flows >= CROWD_FLOWS &&
 	    f->segments_per_s * CROWD_SHARE >= load->segments_per_s)

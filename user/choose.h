@@ -37,6 +37,7 @@ struct choose_flow {
 	uint64_t age_ns; /* of its session, since the server was connected */
 	uint64_t bytes_per_s;
 	uint64_t segments_per_s; /* segments that the kernel redirected, reads of userspace */
+	uint64_t life_bytes_per_s, life_segments_per_s; /* of its whole life; not of a joined one */
 };
 
 /* All directions of a thread. */

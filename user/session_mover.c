@@ -96,6 +96,12 @@ static struct choose_flow look(struct session *s, int i, uint64_t now)
 		.segments_per_s = MAX(segments_per_s, d->segments_per_s),
 	};
 
+	if (!s->joined) {
+		uint64_t age_ms = MAX(f.age_ns / NS_PER_MS, 1ull);
+
+		f.life_bytes_per_s = byte_total(&bytes) * 1000 / age_ms;
+		f.life_segments_per_s = d->reads * 1000 / age_ms;
+	}
 	/* What userspace moved was added when it did. */
 	if (redirected != d->loaded_segments)
 		add_to_load(s, i, bytes.kernel - d->loaded_bytes, redirected - d->loaded_segments);
