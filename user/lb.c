@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include "admin.h"
+#include "fdtable.h"
 #include "log.h"
 #include "qualify.h"
+#include "shared.h"
 
 #define DESCRIPTOR_RESERVE 96	  /* logs, stats clients, maps, the pin folder: what is neither a session's */
 #define DESCRIPTORS_PER_THREAD 5  /* nor a thread's: epoll and its wake-up, the event ring and its epoll, a spare; and a copy of each listener */
@@ -26,6 +28,8 @@ static void close_listeners(struct lb *lb)
 {
 	for (uint32_t i = 0; i < lb->nr_threads; i++)
 		lb_thread_close_listeners(&lb->threads[i]);
+	for (uint32_t i = 0; i < lb->nr_listeners; i++)
+		lb->listeners[i].listener = listener_close(lb->listeners[i].listener);
 }
 
 static void on_finished(struct later *l)
@@ -135,7 +139,7 @@ static uint32_t reserve(const struct config *c, uint32_t threads)
 
 	list_for_each(p, &c->proxies, entry)
 		listeners += p->disabled ? 0 : p->nr_binds;
-	return DESCRIPTOR_RESERVE + threads * (DESCRIPTORS_PER_THREAD + listeners);
+	return DESCRIPTOR_RESERVE + listeners + threads * (DESCRIPTORS_PER_THREAD + listeners);
 }
 
 /* Settles threads, maxconn and the descriptor limit; the latter two follow from each other where they are not given. */
@@ -178,7 +182,7 @@ static int set_limits(struct lb *lb)
 	return 0;
 }
 
-static int open_listeners(struct lb *lb, struct lb_listener **ret)
+static int open_listeners(struct lb *lb)
 {
 	const struct sock_tuning tuning = {
 		.limit = lb->budget.limit,
@@ -190,14 +194,14 @@ static int open_listeners(struct lb *lb, struct lb_listener **ret)
 
 	list_for_each(f, &lb->pool->frontends, entry)
 		nr += f->conf->nr_binds;
-	*ret = calloc(nr + 1, sizeof(**ret));
-	if (!*ret)
+	lb->listeners = calloc(nr + 1, sizeof(*lb->listeners));
+	if (!lb->listeners)
 		return -ENOMEM;
 	list_for_each(f, &lb->pool->frontends, entry) {
 		struct config_bind *b;
 
 		list_for_each(b, &f->conf->binds, entry) {
-			struct lb_listener *l = &(*ret)[lb->nr_listeners];
+			struct lb_listener *l = &lb->listeners[lb->nr_listeners];
 			char text[ADDR_STRLEN];
 			int r;
 
@@ -281,27 +285,23 @@ static int watch_signals(struct lb *lb)
 	return loop_watch(lb->loop, &lb->signals, EPOLLIN);
 }
 
-/* Every thread with its listeners: those that were opened are the first thread's. */
-static int build_threads(struct lb *lb, struct lb_listener *opened)
+static int build_threads(struct lb *lb)
 {
 	uint32_t n = lb->nr_threads;
 	int r = 0;
 
 	lb->threads = calloc(n, sizeof(*lb->threads));
-	lb->nr_threads = 0;
 	if (!lb->threads)
 		return -ENOMEM;
 	for (uint32_t i = 0; r == 0 && i < n; i++) {
-		lb->nr_threads = i + 1;
 		r = lb_thread_init(&lb->threads[i], lb, i);
-		if (r == 0 && i > 0)
-			r = lb_thread_share_listeners(&lb->threads[i], opened);
+		if (r == 0)
+			r = lb_thread_share_listeners(&lb->threads[i], lb->listeners);
+		if (r == 0)
+			loop_beat(lb->threads[i].loop, &lb->beats[i].at_ns);
 	}
-	if (r < 0)
-		return r;
-	lb->threads[0].listeners = opened;
 	lb->loop = lb->threads[0].loop;
-	return 0;
+	return r;
 }
 
 static uint64_t budget_max(const struct config_global *g)
@@ -313,42 +313,33 @@ static uint64_t budget_max(const struct config_global *g)
 
 static int build(struct lb *lb)
 {
-	struct lb_listener *opened = NULL;
 	int r;
 
 	r = set_limits(lb);
 	if (r < 0)
 		return r;
 	lb->budget = (struct budget){ .max = budget_max(&lb->config->global), .limit = (uint32_t)lb->config->global.splice_limit };
+	lb->beats = shared_new(lb->nr_threads * sizeof(*lb->beats));
+	if (!lb->beats)
+		return -ENOMEM;
 	r = pool_new(&lb->pool, lb->config, lb->maxconn);
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < lb->pool->nr_global_sinks; i++)
 		log_add_sink(lb->pool->global_sinks[i]);
-	r = open_listeners(lb, &opened);
+	r = open_listeners(lb);
 	if (r == 0)
 		r = open_splice(lb);
 	if (r == 0)
 		r = ledger_new(&lb->ledger, lb->maxconn, lb->nr_threads);
 	if (r == 0)
-		r = build_threads(lb, opened);
-	if (r < 0) {
-		for (uint32_t i = 0; opened && i < lb->nr_listeners; i++)
-			listener_close(opened[i].listener);
-		free(opened);
-		return r;
-	}
-	r = admin_new(&lb->admin, lb);
-	if (r == 0)
-		r = watch_signals(lb);
-	for (uint32_t i = 0; r == 0 && i < lb->nr_threads; i++)
-		r = lb_thread_start(&lb->threads[i]);
+		r = admin_new(&lb->admin, lb);
 	return r;
 }
 
 int lb_new(struct lb **ret, const struct config *c)
 {
-	struct lb *lb = calloc(1, sizeof(*lb));
+	struct lb *lb = shared_new(sizeof(*lb));
 	int r;
 
 	if (!lb)
@@ -356,9 +347,6 @@ int lb_new(struct lb **ret, const struct config *c)
 	lb->config = c;
 	lb->started_ns = now_ns();
 	lb->signals.fd = -1;
-	pthread_mutex_init(&lb->scarce, NULL);
-	timer_init(&lb->stop_timer, on_stop_timer);
-	later_init(&lb->finished, on_finished);
 	r = build(lb);
 	if (r < 0) {
 		lb_free(lb);
@@ -374,18 +362,105 @@ struct lb *lb_free(struct lb *lb)
 	if (!lb)
 		return NULL;
 	admin_free(lb->admin);
+	for (uint32_t i = 0; i < lb->nr_listeners; i++)
+		listener_close(lb->listeners[i].listener);
+	free(lb->listeners);
+	ledger_free(lb->ledger);
+	splice_free(lb->splice);
+	log_clear_sinks();
+	pool_free(lb->pool);
+	shared_free(lb->beats);
+	return shared_free(lb);
+}
+
+/* ---- the worker ---- */
+
+/* What the dead one had under way that is not in the ledger is over; who was its client is counted again when its session is adopted. */
+static int forget_worker(struct lb *lb)
+{
+	int r = 0;
+
+	ledger_recover(lb->ledger);
+	pool_forget_sessions(lb->pool);
+	lb->taken = lb->stats.current = 0;
+	lb->budget.given = 0;
+	lb->full = false;
+	lb->scarce_until_ns = 0;
+	/* They were closed, and their numbers may be others' now. */
+	for (uint32_t i = 0; lb->stopping && i < lb->nr_listeners; i++)
+		lb->listeners[i].listener = listener_forget(lb->listeners[i].listener);
+	for (uint32_t i = 0; r == 0 && i < ledger_max(lb->ledger); i++) {
+		const struct ledger_record *record = ledger_get(lb->ledger, i);
+
+		for (int end = 0; record->state != LEDGER_FREE && r == 0 && end < 2; end++)
+			r = fdtable_keep(record->fd[end]);
+	}
+	return r < 0 ? r : fdtable_sweep();
+}
+
+static void adopt_session(struct lb *lb, struct lb_thread *t, uint32_t number)
+{
+	const struct ledger_record *r = ledger_get(lb->ledger, number);
+	struct frontend *fe = pool_frontend(lb->pool, r->frontend);
+	struct backend *be = pool_backend(lb->pool, r->backend);
+
+	lb->taken++;
+	fe->taken++;
+	t->load++;
+	session_adopt(t->sessions, number, fe, be);
+}
+
+static void adopt_sessions(struct lb *lb)
+{
+	for (uint32_t i = 0; i < lb->nr_threads; i++) {
+		uint32_t first = ledger_first(lb->ledger, i);
+
+		for (uint32_t n = 0; n < ledger_share(lb->ledger, i); n++)
+			if (ledger_get(lb->ledger, first + n)->state != LEDGER_FREE)
+				adopt_session(lb, &lb->threads[i], first + n);
+	}
+}
+
+int lb_start(struct lb *lb, bool after)
+{
+	uint64_t began = now_ns();
+	int r = 0;
+
+	pthread_mutex_init(&lb->scarce, NULL);
+	timer_init(&lb->stop_timer, on_stop_timer);
+	later_init(&lb->finished, on_finished);
+	lb->signals.fd = -1;
+	if (after)
+		r = MIN(forget_worker(lb), 0);
+	if (r == 0)
+		r = build_threads(lb);
+	if (r == 0)
+		r = admin_start(lb->admin);
+	if (r == 0)
+		r = watch_signals(lb);
+	if (r == 0 && after) {
+		adopt_sessions(lb);
+		log_notice("%u sessions were taken over in %lu ms", stat_get(lb->taken),
+			   (unsigned long)((now_ns() - began) / NS_PER_MS));
+	}
+	for (uint32_t i = 0; r == 0 && i < lb->nr_threads; i++)
+		r = lb_thread_start(&lb->threads[i]);
+	__atomic_store_n(&lb->ready, r == 0, __ATOMIC_RELEASE);
+	return r;
+}
+
+void lb_finish(struct lb *lb)
+{
+	if (lb->loop)
+		admin_stop(lb->admin);
 	if (lb->signals.fd >= 0)
 		close(lb->signals.fd);
 	for (uint32_t i = 0; lb->threads && i < lb->nr_threads; i++)
 		lb_thread_done(&lb->threads[i]);
 	free(lb->threads);
-	ledger_free(lb->ledger);
-	splice_free(lb->splice);
-	log_clear_sinks();
-	pool_free(lb->pool);
+	lb->threads = NULL;
+	lb->loop = NULL;
 	pthread_mutex_destroy(&lb->scarce);
-	free(lb);
-	return NULL;
 }
 
 static void *run_thread(void *arg)
@@ -405,6 +480,8 @@ int lb_run(struct lb *lb)
 {
 	int r = 0;
 
+	if (lb->stopping && !lb->taken)
+		return 0; /* the last session did not outlive its worker */
 	for (uint32_t i = 1; r == 0 && i < lb->nr_threads; i++) {
 		struct lb_thread *t = &lb->threads[i];
 		char name[32]; /* the kernel takes 15 */

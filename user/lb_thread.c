@@ -366,7 +366,7 @@ int lb_thread_share_listeners(struct lb_thread *t, const struct lb_listener *of)
 	t->listeners = calloc(n + 1, sizeof(*t->listeners));
 	if (!t->listeners)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = 0; i < n && of[i].listener; i++) {
 		int r = listener_share(&t->listeners[i].listener, of[i].listener);
 
 		if (r < 0)
@@ -388,6 +388,8 @@ int lb_thread_start(struct lb_thread *t)
 	}
 	for (uint32_t i = 0; r == 0 && i < lb->nr_listeners; i++) {
 		t->listeners[i].thread = t;
+		if (!t->listeners[i].listener)
+			continue; /* it is stopping */
 		r = listener_start(t->listeners[i].listener, t->loop, &listener_ops,
 				   &t->listeners[i]);
 	}

@@ -3,8 +3,8 @@
 #include "ledger.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
+#include "shared.h"
 #include "util.h"
 
 /* What one thread has. */
@@ -19,7 +19,7 @@ struct ledger {
 	struct ledger_record *records; /* the shared mapping */
 	uint32_t max, nr_parts;
 	uint32_t *free;	 /* of all parts, one behind the other */
-	uint64_t serial; /* atomic */
+	uint64_t *serial; /* in the mapping, behind the records; atomic */
 	struct part parts[];
 };
 
@@ -78,34 +78,28 @@ uint32_t ledger_share(const struct ledger *l, uint32_t thread)
 
 int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 {
-	size_t size = (size_t)max_sessions * sizeof(struct ledger_record);
 	struct ledger *l = calloc(1, sizeof(*l) + threads * sizeof(struct part));
 	uint32_t first = 0;
-	void *map;
 
 	if (!l)
 		return -ENOMEM;
 	l->max = max_sessions;
 	l->nr_parts = threads;
 	l->free = calloc(max_sessions, sizeof(*l->free));
-	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!l->free || map == MAP_FAILED) {
-		if (map != MAP_FAILED)
-			munmap(map, size);
-		free(l->free);
-		free(l);
+	l->records = shared_new(max_sessions * sizeof(*l->records) + sizeof(*l->serial));
+	if (!l->free || !l->records) {
+		ledger_free(l);
 		return -ENOMEM;
 	}
-	l->records = map;
+	l->serial = (uint64_t *)&l->records[max_sessions];
 	for (uint32_t i = 0; i < threads; i++) {
 		uint32_t max = max_sessions / threads + (i < max_sessions % threads);
 		struct part *p = &l->parts[i];
 
 		*p = (struct part){.first = first, .max = max, .free = l->free + first};
-		for (uint32_t n = 0; n < max; n++)
-			p->free[n] = first + max - 1 - n;
 		first += max;
 	}
+	ledger_recover(l);
 	*ret = l;
 	return 0;
 }
@@ -113,11 +107,25 @@ int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 struct ledger *ledger_free(struct ledger *l)
 {
 	if (l) {
-		munmap(l->records, (size_t)l->max * sizeof(*l->records));
+		shared_free(l->records);
 		free(l->free);
 		free(l);
 	}
 	return NULL;
+}
+
+void ledger_recover(struct ledger *l)
+{
+	for (uint32_t i = 0; i < l->nr_parts; i++) {
+		struct part *p = &l->parts[i];
+		uint32_t nr = 0;
+
+		/* The lowest number lies on top. */
+		for (uint32_t n = p->max; n > 0; n--)
+			if (l->records[p->first + n - 1].state == LEDGER_FREE)
+				p->free[nr++] = p->first + n - 1;
+		__atomic_store_n(&p->used, p->max - nr, __ATOMIC_RELAXED);
+	}
 }
 
 int ledger_take(struct ledger *l, uint32_t thread, uint32_t *ret)
@@ -130,7 +138,7 @@ int ledger_take(struct ledger *l, uint32_t thread, uint32_t *ret)
 	session = p->free[p->max - 1 - p->used];
 	__atomic_store_n(&p->used, p->used + 1, __ATOMIC_RELAXED);
 	l->records[session] = (struct ledger_record){
-		.serial = __atomic_add_fetch(&l->serial, 1, __ATOMIC_RELAXED),
+		.serial = __atomic_add_fetch(l->serial, 1, __ATOMIC_RELAXED),
 		.fd = {-1, -1},
 	};
 	*ret = session;

@@ -16,7 +16,7 @@
 #include "addr.h"
 #include "shunt_abi.h"
 
-#define LEDGER_VERSION 1
+#define LEDGER_VERSION 2
 
 enum ledger_state {
 	LEDGER_FREE = 0,
@@ -51,13 +51,16 @@ struct ledger_record {
 	struct ledger_addr client, server_addr;
 	uint64_t accepted_ns; /* CLOCK_MONOTONIC */
 	uint64_t accepted_real_ns;
+	uint64_t placed_ns;    /* when it got out of the queue, or was accepted */
 	uint64_t connected_ns; /* 0 = not yet */
 	uint64_t relayed[2]; /* bytes that userspace moved before the join, by direction (0 = client
 				to server) */
 	uint8_t eof[2];	     /* end i has sent its FIN */
 	uint8_t done[2]; /* direction i is finished: its FIN is in the send queue of the other end,
 			    behind all bytes */
-	uint8_t pad[4];
+	uint8_t redispatched; /* it has a server that was not the first */
+	uint8_t crashes;      /* workers that died in a moment in which it was served */
+	uint8_t pad[2];
 };
 
 struct ledger;
@@ -76,6 +79,9 @@ void ledger_release(struct ledger *l, uint32_t session);
 /* The first number of a thread's, and how many there are. */
 uint32_t ledger_first(const struct ledger *l, uint32_t thread);
 uint32_t ledger_share(const struct ledger *l, uint32_t thread);
+
+/* After the death of the worker that had it: only records with a state are taken. Call it while the process has one thread. */
+void ledger_recover(struct ledger *l);
 
 struct ledger_record *ledger_get(struct ledger *l, uint32_t session);
 uint32_t ledger_max(const struct ledger *l);

@@ -78,6 +78,12 @@ struct listener *listener_close(struct listener *l)
 	return NULL;
 }
 
+struct listener *listener_forget(struct listener *l)
+{
+	free(l);
+	return NULL;
+}
+
 /* Errors of the connection itself, which accept(2) hands on: the next one may be fine. */
 static bool is_transient(int error)
 {

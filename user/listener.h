@@ -45,6 +45,9 @@ int listener_share(struct listener **ret, const struct listener *of);
  * NULL, returns NULL. */
 struct listener *listener_close(struct listener *l);
 
+/* The same for one whose descriptor is closed already. */
+struct listener *listener_forget(struct listener *l);
+
 /* Starts accepting on this loop. ops and arg must outlive it. Returns 0 or -errno. */
 int listener_start(struct listener *l, struct loop *loop, const struct listener_ops *ops,
 		   void *arg);

@@ -9,8 +9,10 @@
 #include <bpf/libbpf_version.h>
 
 #include "config.h"
+#include "fdtable.h"
 #include "lb.h"
 #include "log.h"
+#include "supervisor.h"
 #include "util.h"
 
 #define MAX_ARGS 64	      /* of each of -f, --listen and --server */
@@ -22,13 +24,13 @@ struct args {
 	const char *files[MAX_ARGS], *listens[MAX_ARGS], *servers[MAX_ARGS];
 	size_t nr_files, nr_listens, nr_servers;
 	const char *pidfile;
-	bool check, debug, daemon, quiet, verbose;
+	bool alone, check, debug, daemon, quiet, verbose;
 	unsigned int version;
 };
 
 static void usage(FILE *to)
 {
-	fputs("Usage: shunt -f FILE [-f FILE ...] [-c] [-d] [-D] [-p PIDFILE] [-q] [-V]\n"
+	fputs("Usage: shunt -f FILE [-f FILE ...] [-c] [-d] [-db] [-D] [-p PIDFILE] [-q] [-V]\n"
 	      "       shunt --listen ADDR:PORT [--listen ...] --server ADDR:PORT [--server ...] [-d]\n"
 	      "\n"
 	      "  -f FILE             read this configuration (HAProxy's dialect); several are read in order\n"
@@ -36,6 +38,7 @@ static void usage(FILE *to)
 	      "  --listen ADDR:PORT  without a file: accept clients here\n"
 	      "  --server ADDR:PORT  without a file: balance them over these servers, round robin\n"
 	      "  -d                  debug messages\n"
+	      "  -db                 in the foreground, without a supervisor: what the process leaves behind when it dies is lost\n"
 	      "  -D                  run in the background, once everything is ready\n"
 	      "  -p PIDFILE          write the process's number there\n"
 	      "  -q                  no messages but alerts\n"
@@ -88,7 +91,7 @@ static int parse_args(struct args *a, int argc, char **argv)
 	bool ok = true;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "f:cdDp:qVvh", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "f:cd::Dp:qVvh", options, NULL)) != -1) {
 		switch (c) {
 		case 'f':
 			ok = ok && add_arg(a->files, &a->nr_files, "-f", optarg);
@@ -103,7 +106,14 @@ static int parse_args(struct args *a, int argc, char **argv)
 			a->check = true;
 			break;
 		case 'd':
-			a->debug = true;
+			if (!optarg) {
+				a->debug = true;
+			} else if (!strcmp(optarg, "b")) {
+				a->alone = true;
+			} else {
+				fprintf(stderr, "shunt: unknown option -d%s\n", optarg);
+				return EXIT_USAGE;
+			}
 			break;
 		case 'D':
 			a->daemon = true;
@@ -299,9 +309,9 @@ static void say_ready(const struct lb *lb)
 
 	for (uint32_t i = 0; i < lb->nr_listeners && len < sizeof(where); i++) {
 		const struct config_bind *b;
-		const struct frontend *f = lb->threads[0].listeners[i].frontend;
+		const struct frontend *f = lb->listeners[i].frontend;
 
-		if (i && lb->threads[0].listeners[i - 1].frontend == f)
+		if (i && lb->listeners[i - 1].frontend == f)
 			continue;
 		list_for_each(b, &f->conf->binds, entry) {
 			if (len < sizeof(where))
@@ -317,21 +327,81 @@ static int message_level(const struct args *a)
 	return a->debug ? LOG_DEBUG : a->quiet ? LOG_ALERT : a->verbose ? LOG_INFO : LOG_NOTICE;
 }
 
+/* A run of the balancer, as the supervisor and its workers see it. */
+struct run {
+	struct lb *lb;
+	const struct args *args;
+	const char *pidfile; /* "" = none */
+	bool daemon;
+	int pipe_fd; /* to who started us in the background */
+	bool ready;
+};
+
+static int on_ready(void *arg)
+{
+	struct run *run = arg;
+
+	if (*run->pidfile && write_pidfile(run->pidfile) < 0)
+		return -1;
+	run->ready = true;
+	say_ready(run->lb);
+	if (run->daemon) {
+		finish_background(run->pipe_fd, message_level(run->args));
+		fdtable_drop(run->pipe_fd);
+	}
+	return 0;
+}
+
+static int work(void *arg, bool after)
+{
+	struct run *run = arg;
+	struct lb *lb = run->lb;
+	int r;
+
+	r = lb_start(lb, after);
+	if (r < 0)
+		log_alert("cannot start: %s", strerror(-r));
+	if (r == 0 && run->args->alone)
+		r = on_ready(run);
+	if (r == 0) {
+		r = lb_run(lb);
+		if (r < 0)
+			log_alert("the event loop failed: %s", strerror(-r));
+	}
+	lb_finish(lb);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int supervise(struct run *run)
+{
+	struct supervised s = {
+		.work = work,
+		.ready = on_ready,
+		.arg = run,
+		.is_ready = &run->lb->ready,
+		.beats = &run->lb->beats->at_ns,
+		.nr_beats = run->lb->nr_threads,
+		.stride = sizeof(*run->lb->beats),
+	};
+
+	lb_signals(&s.forward);
+	return supervisor_run(&s);
+}
+
 static int run(const struct config *c, const struct args *a)
 {
 	const char *given = a->pidfile ?: c->global.pidfile;
 	__cleanup_free char *pidfile = absolute_path(given);
-	bool daemon = c->global.daemon;
-	int pipe_fd = -1, r;
-	struct lb *lb;
+	struct run run = { .args = a, .pidfile = pidfile, .daemon = c->global.daemon, .pipe_fd = -1 };
 	sigset_t set;
+	int r;
 
 	if (!pidfile) {
 		log_alert("cannot find pidfile %s: %s", given, strerror(errno));
 		return -errno;
 	}
-	if (daemon) {
-		r = go_background(&pipe_fd);
+	if (run.daemon) {
+		r = go_background(&run.pipe_fd);
 		if (r < 0) {
 			log_alert("cannot go into the background: %s", strerror(-r));
 			return r;
@@ -339,27 +409,21 @@ static int run(const struct config *c, const struct args *a)
 	}
 	signal(SIGPIPE, SIG_IGN);
 	lb_signals(&set);
+	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	r = lb_new(&lb, c);
+	r = lb_new(&run.lb, c);
 	if (r < 0) {
 		log_alert("cannot start: %s", strerror(-r));
 		return r;
 	}
-	if (*pidfile)
-		r = write_pidfile(pidfile);
-	if (r == 0) {
-		say_ready(lb);
-		if (daemon)
-			finish_background(pipe_fd, message_level(a));
-		r = lb_run(lb);
-		if (r < 0)
-			log_alert("the event loop failed: %s", strerror(-r));
+	r = a->alone ? work(&run, false) : supervise(&run);
+	if (run.ready) {
 		if (*pidfile)
 			unlink(pidfile);
 		log_notice("stopped");
 	}
-	lb_free(lb);
-	return r;
+	lb_free(run.lb);
+	return r ? -EIO : 0;
 }
 
 int main(int argc, char **argv)
@@ -378,7 +442,7 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	r = load_config(c, &a);
-	c->global.daemon = (c->global.daemon || a.daemon) && !a.debug;
+	c->global.daemon = (c->global.daemon || a.daemon) && !a.debug && !a.alone;
 	if (r == 0 && a.check)
 		puts("Configuration file is valid");
 	else if (r == 0)

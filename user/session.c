@@ -310,50 +310,60 @@ static uint64_t realtime_ns(void)
 	return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
-int session_start(struct sessions *t, struct frontend *fe, int fd, const struct addr *client)
+/* A session for a record, as it is before anything is known of it. */
+static struct session *begin(struct sessions *t, uint32_t number, struct frontend *fe,
+			     struct backend *be)
 {
-	struct loop *loop = t->o.loop;
-	uint64_t now = loop_now(loop), now_s = now / NS_PER_SEC;
-	struct session *s;
-	uint32_t number;
-	int r;
+	struct session *s = &t->table[number - t->first];
 
-	r = ledger_take(t->o.ledger, t->o.thread, &number);
-	if (r < 0) {
-		sock_close_reset(fd);
-		t->o.ended(t->o.arg, fe);
-		return r;
-	}
-	s = &t->table[number - t->first];
 	*s = (struct session){
 		.table = t,
 		.record = ledger_get(t->o.ledger, number),
 		.frontend = fe,
-		.backend = fe->backend,
+		.backend = be,
 		.number = number,
 		.why = END_NO_SERVER,
-		.active_ns = now,
+		.active_ns = loop_now(t->o.loop),
 	};
 	t->count++;
 	for (int i = 0; i < 2; i++) {
-		poll_init(&s->ends[i].poll, -1, on_end);
+		poll_init(&s->ends[i].poll, s->record->fd[i], on_end);
 		s->ends[i].session = s;
+		s->dirs[i].limit = budget_begin(t->o.budget);
 	}
 	timer_init(&s->timer, on_timer);
 	timer_init(&s->retry, on_retry);
 	list_init(&s->away);
-	for (int i = 0; i < 2; i++)
-		s->dirs[i].limit = budget_begin(t->o.budget);
-	if (s->dirs[SERVER].limit != t->o.tuning.begin)
-		sock_limit(fd, s->dirs[SERVER].limit);
 	session_connect_init(s);
 	session_end_init(s);
-	s->ends[CLIENT].poll.fd = s->record->fd[CLIENT] = fd;
-	s->record->frontend = (uint16_t)fe->conf->id;
-	s->record->backend = (uint16_t)fe->backend->conf->id;
-	ledger_addr_set(&s->record->client, client);
-	s->record->accepted_ns = s->placed_ns = now;
-	s->record->accepted_real_ns = realtime_ns();
+	return s;
+}
+
+int session_start(struct sessions *t, struct frontend *fe, int fd, const struct addr *client)
+{
+	struct loop *loop = t->o.loop;
+	uint64_t now = loop_now(loop), now_s = now / NS_PER_SEC;
+	struct ledger_record *r;
+	struct session *s;
+	uint32_t number;
+	int error;
+
+	error = ledger_take(t->o.ledger, t->o.thread, &number);
+	if (error < 0) {
+		sock_close_reset(fd);
+		t->o.ended(t->o.arg, fe);
+		return error;
+	}
+	r = ledger_get(t->o.ledger, number);
+	r->fd[CLIENT] = fd;
+	r->frontend = (uint16_t)fe->conf->id;
+	r->backend = (uint16_t)fe->backend->conf->id;
+	ledger_addr_set(&r->client, client);
+	r->accepted_ns = r->placed_ns = now;
+	r->accepted_real_ns = realtime_ns();
+	s = begin(t, number, fe, fe->backend);
+	if (s->dirs[SERVER].limit != t->o.tuning.begin)
+		sock_limit(fd, s->dirs[SERVER].limit);
 
 	stats_enter(&fe->stats, now_s);
 	stats_enter(&fe->backend->stats, now_s);
@@ -368,6 +378,16 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 	}
 	session_choose(s, NULL);
 	return 0;
+}
+
+void session_adopt(struct sessions *t, uint32_t number, struct frontend *fe, struct backend *be)
+{
+	struct session *s = begin(t, number, fe, be);
+
+	stats_reenter(&fe->stats);
+	stats_reenter(&be->stats);
+	stat_max(t->o.stats->max, stat_add(t->o.stats->current, 1) + 1);
+	session_resume(s);
 }
 
 int sessions_new(struct sessions **ret, const struct sessions_options *o)

@@ -8,7 +8,7 @@
 
 #define TURN_AROUND_MS 1000u /* before the same server is tried again, as in HAProxy */
 
-static enum splice_mode splice_mode(const struct session *s, int direction)
+enum splice_mode session_splice_mode(const struct session *s, int direction)
 {
 	const struct config_proxy *fe = s->frontend->conf, *be = s->backend->conf;
 	enum splice_mode a = direction == 0 ? fe->splice_request : fe->splice_response;
@@ -103,7 +103,7 @@ void session_connected(struct session *s)
 	s->record->connected_ns = s->active_ns = now;
 	set_state(s, LEDGER_RELAY);
 	for (int i = 0; i < 2; i++) {
-		s->splice[i] = (uint8_t)splice_mode(s, i);
+		s->splice[i] = (uint8_t)session_splice_mode(s, i);
 		/* What belongs to the kernel is to go on without us: it has its whole limit from
 		 * the beginning. (The server's socket is told when it is tuned.) */
 		if (s->splice[i] == SPLICE_ON &&
@@ -146,13 +146,14 @@ void session_leave_server(struct session *s)
 static void close_server(struct session *s)
 {
 	struct end *e = &s->ends[SERVER];
+	int fd = e->poll.fd;
 
-	if (e->poll.fd < 0)
+	if (fd < 0)
 		return;
 	s->tuned = false;
 	loop_forget(s->table->o.loop, &e->poll);
-	close(e->poll.fd);
-	e->poll.fd = s->record->fd[SERVER] = -1;
+	e->poll.fd = s->record->fd[SERVER] = -1; /* from now on its number may be somebody else's */
+	close(fd);
 }
 
 /* `option redispatch N`: does this retry (the nth, from 1) go to another server? */
@@ -272,11 +273,11 @@ void session_choose(struct session *s, struct server *failed)
 		if (queued) {
 			pool_unwait(s->backend, &s->wait);
 			loop_timer_clear(loop, &s->timer);
-			s->placed_ns = loop_now(loop);
+			s->record->placed_ns = loop_now(loop);
 			pool_wake(s->backend); /* there may be another place */
 		}
 		if (failed) {
-			s->was_redispatched = true;
+			s->record->redispatched = true;
 			stat_add(failed->stats.redispatches, 1);
 			stat_add(s->backend->stats.redispatches, 1);
 		}

@@ -103,6 +103,7 @@ static void termination(const struct session *s, enum session_end why, char ret[
 	case END_KILLED:
 		who = 'K';
 		break;
+	case END_LOST:
 	case END_BROKEN:
 		who = 'I';
 		break;
@@ -141,8 +142,8 @@ static void write_log(const struct session *s, enum session_end why,
 		.frontend = fe->conf->name,
 		.backend = s->backend->conf->name,
 		.server = r->server ? s->backend->servers[r->server - 1].conf->name : NULL,
-		.queue_ms = r->server ? elapsed_ms(r->accepted_ns, s->placed_ns) : -1,
-		.connect_ms = r->connected_ns ? elapsed_ms(s->placed_ns, r->connected_ns) : -1,
+		.queue_ms = r->server ? elapsed_ms(r->accepted_ns, s->record->placed_ns) : -1,
+		.connect_ms = r->connected_ns ? elapsed_ms(s->record->placed_ns, r->connected_ns) : -1,
 		.total_ms = elapsed_ms(r->accepted_ns, now),
 		.bytes_to_client = byte_total(&bytes[SERVER]),
 		.process_conns = stat_get(s->table->o.stats->current),
@@ -150,7 +151,7 @@ static void write_log(const struct session *s, enum session_end why,
 		.backend_conns = stat_get(s->backend->stats.current),
 		.server_conns = s->server ? stat_get(s->server->stats.current) : 0,
 		.retries = r->retries,
-		.redispatched = s->was_redispatched,
+		.redispatched = s->record->redispatched,
 		.backend_queue = s->queue_before,
 	};
 	char line[1024];
@@ -212,13 +213,13 @@ static void close_ends(struct session *s, enum session_end why)
 
 		if (fd < 0)
 			continue;
+		s->ends[i].poll.fd = s->record->fd[i] = -1; /* its number may soon be somebody else's */
 		/* Whose both streams are complete gets an orderly end, whatever became of the
 		 * other. */
 		if (why == END_CLEAN || (s->dirs[i].eof && s->dirs[!i].done))
 			sock_close_orderly(fd);
 		else
 			sock_close_reset(fd);
-		s->ends[i].poll.fd = s->record->fd[i] = -1;
 	}
 }
 

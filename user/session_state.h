@@ -7,6 +7,7 @@
  *	session_connect.c a server, a place in its queue, the connect, the join
  *	session_move.c	  bytes, their proof, and the end of each stream
  *	session_mover.c	  who moves them: the kernel or userspace
+ *	session_adopt.c	  the session of a worker that died
  *	session_end.c	  the flush after a reset, the one way out, the log line, the counters
  */
 #ifndef SHUNT_SESSION_STATE_H
@@ -32,6 +33,7 @@ enum session_end {
 	END_QUEUE_TIMEOUT,
 	END_NO_RESOURCE, /* descriptors, ports, memory */
 	END_KILLED,
+	END_LOST,   /* its worker died, and what it was doing cannot be known */
 	END_BROKEN, /* the kernel's counters contradict each other: bytes are missing or too many */
 };
 
@@ -96,9 +98,7 @@ struct session {
 	uint64_t acked[2];  /* as of the last look of the inactivity timer */
 	uint64_t active_ns; /* when something was last seen to happen */
 	uint64_t flush_began_ns, flush_moved_ns, flush_seen;
-	uint64_t placed_ns;    /* when it got out of the queue, or was accepted */
 	uint32_t queue_before; /* sessions before it then */
-	bool was_redispatched;
 	bool tuned; /* the server's socket: see session_tune() */
 };
 
@@ -145,6 +145,9 @@ void session_arm_idle(struct session *s);
 /* ---- session_connect.c ---- */
 
 void session_connect_init(struct session *s);
+
+/* What the configuration says of a direction. */
+enum splice_mode session_splice_mode(const struct session *s, int direction);
 
 /* Gets a server, or a place in the queue, or the end. failed is the server that has just refused,
  * NULL at first. */
@@ -208,6 +211,11 @@ void session_join_flushed(struct session *s);
 
 /* The program has counted another choose_sample segments of direction i. */
 void session_sampled(struct session *s, int i);
+
+/* ---- session_adopt.c ---- */
+
+/* Goes on where the worker that died left off. May end the session. */
+void session_resume(struct session *s);
 
 /* ---- session_end.c ---- */
 

@@ -11,7 +11,18 @@
 
 #include "util.h"
 
-#define STATE_ESTABLISHED 1 /* kernel: TCP_ESTABLISHED, include/net/tcp_states.h */
+/* kernel: include/net/tcp_states.h; netinet/tcp.h has them too, but not beside linux/tcp.h */
+enum {
+	STATE_ESTABLISHED = 1,
+	STATE_FIN_WAIT1 = 4,
+	STATE_FIN_WAIT2 = 5,
+	STATE_TIME_WAIT = 6,
+	STATE_CLOSE = 7,
+	STATE_CLOSE_WAIT = 8,
+	STATE_LAST_ACK = 9,
+	STATE_CLOSING = 11,
+};
+
 #define KEEPALIVE_IDLE_S 60
 #define KEEPALIVE_INTERVAL_S 10
 #define KEEPALIVE_COUNT 6
@@ -116,6 +127,53 @@ int sock_received(int fd, uint64_t *ret)
 	if (r == 0)
 		*ret = info.tcpi_bytes_received;
 	return r;
+}
+
+int sock_progress(int fd, struct sock_progress *ret)
+{
+	struct tcp_info info;
+	int unread = 0, queued = 0, r;
+
+	r = get_info(fd, &info);
+	if (r < 0)
+		return r;
+	if (ioctl(fd, SIOCOUTQ, &queued) < 0 || ioctl(fd, SIOCINQ, &unread) < 0)
+		return -errno;
+	*ret = (struct sock_progress){ .unread = (uint32_t)unread };
+	switch (info.tcpi_state) {
+	case STATE_CLOSE_WAIT:
+		ret->fin_received = true;
+		break;
+	case STATE_FIN_WAIT1:
+	case STATE_FIN_WAIT2:
+		ret->fin_sent = true;
+		break;
+	case STATE_CLOSING:
+	case STATE_LAST_ACK:
+	case STATE_TIME_WAIT:
+		ret->fin_sent = ret->fin_received = true;
+		break;
+	case STATE_CLOSE:
+		ret->gone = true;
+		break;
+	}
+	ret->received = info.tcpi_bytes_received - ret->fin_received;
+	ret->written = info.tcpi_bytes_acked + (uint64_t)queued - ret->fin_sent;
+	return 0;
+}
+
+bool sock_is_connected_to(int fd, const struct addr *peer)
+{
+	struct addr at = { 0 };
+	socklen_t len = sizeof(at);
+	int protocol = 0;
+	socklen_t protocol_len = sizeof(protocol);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &protocol_len) < 0 || protocol != IPPROTO_TCP)
+		return false;
+	if (getpeername(fd, &at.sa, &len) < 0)
+		return errno == ENOTCONN; /* it was reset */
+	return addr_equal(&at, peer);
 }
 
 uint32_t sock_unsent(int fd)

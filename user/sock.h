@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "addr.h"
+
 /* How sockets of sessions are set up. A listening socket hands all of it down to what it accepts. */
 struct sock_tuning {
 	uint32_t limit; /* the most bytes that may ever wait unsent in the send queue: the send buffer is made larger */
@@ -46,6 +48,19 @@ int sock_written(int fd, uint64_t *ret);
 
 /* All bytes received in order, a received FIN counted as one. Returns 0 or -errno. */
 int sock_received(int fd, uint64_t *ret);
+
+/* How far a socket has come, without the FINs; see the two above. */
+struct sock_progress {
+	uint64_t received, unread, written;
+	bool fin_received, fin_sent;
+	bool gone; /* no connection any more: reset, or both streams are complete */
+};
+
+/* Returns 0 or -errno. Exact while nobody reads or writes. */
+int sock_progress(int fd, struct sock_progress *ret);
+
+/* Is fd a TCP socket that is connected with that address (or was)? */
+bool sock_is_connected_to(int fd, const struct addr *peer);
 
 /* Bytes in the send queue that were not sent even once (SIOCOUTQNSD); 0 on error. */
 uint32_t sock_unsent(int fd);

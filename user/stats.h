@@ -73,6 +73,9 @@ struct stats {
 void stats_enter(struct stats *s, uint64_t now_s);
 void stats_leave(struct stats *s);
 
+/* Counts a session in that was counted before, by a worker that died. */
+void stats_reenter(struct stats *s);
+
 /* Why a session is, or was, moved by userspace instead of the kernel. */
 enum splice_fallback {
 	FALLBACK_NONE = 0,

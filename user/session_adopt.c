@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * session_adopt.c - see session_state.h. Goes on with the session of a worker that died between two instructions.
+ *
+ * What the record says may be one step behind what was done; the kernel's counters are not. Of each direction they tell how many bytes
+ * were taken from its source (received, minus unread) and how many were given to its peer (acknowledged, plus in the send queue). What was
+ * taken and not given was in the worker's memory; what was given and not taken was offered and is still to be read (tokens, see
+ * session_move.c). A record's descriptors are its own only if they are connected with the addresses that it tells.
+ */
+#include "session_state.h"
+
+#include <inttypes.h>
+#include <unistd.h>
+
+#define LOOKS 100 /* at counters that the program changes meanwhile */
+
+static void lose(struct session *s, const char *what)
+{
+	log_warning("session %" PRIu64 " (%s) is reset: its worker died, and %s", s->record->serial,
+		    ledger_state_name(s->record->state), what);
+	session_end(s, END_LOST);
+}
+
+/* The descriptor of an end, if it is what the record says. Another is not closed: it is somebody else's. */
+static bool has_end(struct session *s, int i)
+{
+	struct addr peer;
+
+	ledger_addr_get(i == CLIENT ? &s->record->client : &s->record->server_addr, &peer);
+	if (s->ends[i].poll.fd >= 0 && sock_is_connected_to(s->ends[i].poll.fd, &peer))
+		return true;
+	s->ends[i].poll.fd = s->record->fd[i] = -1;
+	return false;
+}
+
+/* ---- before the server is connected ---- */
+
+/* Nothing was ever written to a server that is not known to be connected: it is tried anew. */
+static void resume_unconnected(struct session *s)
+{
+	int fd = s->ends[SERVER].poll.fd;
+	bool had_place = s->record->state == LEDGER_CONNECTING;
+
+	s->ends[SERVER].poll.fd = s->record->fd[SERVER] = -1;
+	if (fd >= 0)
+		close(fd);
+	if (!has_end(s, CLIENT)) {
+		lose(s, "it has no client");
+		return;
+	}
+	if (loop_watch(s->table->o.loop, &s->ends[CLIENT].poll, EPOLLRDHUP) < 0) {
+		session_end(s, END_NO_RESOURCE);
+		return;
+	}
+	if (had_place && s->server)
+		session_connect(s);
+	else
+		session_choose(s, NULL);
+}
+
+/* ---- the bytes of an established session ---- */
+
+/* Sets what is known of a direction that is not joined. Returns what is wrong, or NULL. */
+static const char *resume_relayed(struct session *s, int i, const struct sock_progress p[2])
+{
+	uint64_t taken = p[i].received - p[i].unread;
+	uint64_t given = p[!i].written - (i == CLIENT ? 1 : 0); /* the SYN of our connect */
+
+	if (given > taken)
+		return "it wrote more than it had read";
+	if (given < taken)
+		return "it held bytes that are lost with it";
+	s->record->relayed[i] = given;
+	return NULL;
+}
+
+/* The same of a joined one: the kernel may be moving it at this moment. */
+static const char *resume_joined(struct session *s, int i, const struct sock_progress p[2])
+{
+	struct direction *d = &s->dirs[i];
+	struct flow *f = flow_of(s, i);
+	uint64_t passed, redirected, given, taken;
+	struct sock_progress now = p[i];
+
+	for (int looks = 0;; looks++) {
+		passed = flow_get(f, passed);
+		redirected = flow_get(f, redirected);
+		if (sock_progress(s->ends[i].poll.fd, &now) < 0)
+			return "its counters cannot be read";
+		if (flow_get(f, passed) == passed)
+			break;
+		if (looks == LOOKS)
+			return "its counters do not come to rest";
+	}
+	/*
+	 * It wrote only when all that was redirected before had arrived, and nothing is redirected as long as passed bytes are not
+	 * moved: so what is above that was written by it, and not yet counted.
+	 */
+	given = p[!i].written - f->extra;
+	if (passed != f->moved && given > redirected + f->moved)
+		flow_set(f, moved, given - redirected);
+	if (f->moved > passed || now.unread > passed)
+		return "it moved more than was passed";
+	taken = passed - now.unread;
+	if (taken > f->moved)
+		return "it held bytes that are lost with it";
+	d->tokens = (uint32_t)(f->moved - taken);
+	d->limit = (uint32_t)f->limit;
+	return NULL;
+}
+
+static void resume_established(struct session *s)
+{
+	struct sessions *t = s->table;
+	struct sock_progress p[2];
+	const char *wrong = NULL;
+
+	s->joined = s->record->state == LEDGER_SPLICED;
+	if (s->joined && !t->o.splice)
+		wrong = "there is no kernel path any more";
+	for (int i = 0; !wrong && i < 2; i++)
+		if (!has_end(s, i) || sock_progress(s->ends[i].poll.fd, &p[i]) < 0)
+			wrong = "an end is missing";
+	for (int i = 0; !wrong && i < 2; i++) {
+		if (p[i].gone)
+			p[i].fin_sent = p[i].fin_received = s->record->done[!i] && s->record->eof[i];
+		if (p[i].gone && !p[i].fin_received)
+			wrong = "an end was reset meanwhile";
+	}
+	for (int i = 0; !wrong && i < 2; i++) {
+		s->splice[i] = (uint8_t)session_splice_mode(s, i);
+		s->dirs[i].done = s->record->done[i];
+		if (!s->dirs[i].done)
+			wrong = s->joined ? resume_joined(s, i, p) : resume_relayed(s, i, p);
+		if (s->joined)
+			s->dirs[i].eof = p[i].fin_received;
+		else
+			s->dirs[i].eof = s->dirs[i].done;
+		s->record->eof[i] = s->dirs[i].eof;
+		s->dirs[i].charged = true;
+		budget_charge(t->o.budget, s->dirs[i].limit);
+	}
+	if (wrong) {
+		lose(s, wrong);
+		return;
+	}
+	for (int i = 0; i < 2; i++)
+		if (s->dirs[i].done && !s->dirs[!i].done && !p[!i].fin_sent)
+			shutdown(s->ends[!i].poll.fd, SHUT_WR); /* it died before it could */
+	s->tuned = s->joined;
+	if (s->joined || s->record->fallback == FALLBACK_CHOICE)
+		session_begin_choosing(s);
+	session_arm_idle(s);
+	session_run(s, CLIENT);
+	session_run(s, SERVER);
+	session_update(s);
+}
+
+void session_resume(struct session *s)
+{
+	struct ledger_record *r = s->record;
+
+	switch ((enum ledger_state)r->state) {
+	case LEDGER_CONNECTING:
+	case LEDGER_RELAY:
+	case LEDGER_SPLICED:
+	case LEDGER_FLUSH:
+		if (!r->server || r->server > s->backend->conf->nr_servers)
+			break;
+		s->server = &s->backend->servers[r->server - 1];
+		stats_reenter(&s->server->stats);
+		break;
+	case LEDGER_FREE:
+	case LEDGER_QUEUED:
+		break;
+	}
+	switch ((enum ledger_state)r->state) {
+	case LEDGER_QUEUED:
+	case LEDGER_CONNECTING:
+		resume_unconnected(s);
+		break;
+	case LEDGER_RELAY:
+	case LEDGER_SPLICED:
+		resume_established(s);
+		break;
+	case LEDGER_FLUSH:
+		/* One end was reset already; the other is what would have followed. */
+		for (int i = 0; i < 2; i++)
+			has_end(s, i);
+		session_end(s, END_LOST);
+		break;
+	case LEDGER_FREE:
+		break;
+	}
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* supervisor.c - see supervisor.h. */
+#include "supervisor.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "fdtable.h"
+#include "log.h"
+#include "util.h"
+
+#define LOOK_MS 10	   /* between looks while a worker starts, */
+#define IDLE_MS 1000	   /* and later */
+#define STUCK_LOOKS 10	   /* looks of IDLE_MS without a beat, before a worker that runs is replaced */
+#define QUICK_NS NS_PER_SEC /* a worker that lives for less makes the next one wait: */
+#define PAUSE_MIN_MS 10
+#define PAUSE_MAX_MS 1000
+
+/* ---- the worker ---- */
+
+static pid_t start(const struct supervised *s, bool after)
+{
+	pid_t self = getpid(), pid;
+
+	fflush(NULL);
+	/* fork(2), but for the table of descriptors. */
+	pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
+	if (pid)
+		return pid < 0 ? -errno : pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != self)
+		_exit(EXIT_FAILURE);
+	exit(s->work(s->arg, after));
+}
+
+/* Somebody has stopped it (SIGSTOP, a debugger): that is no reason to replace it. */
+static bool is_stopped(pid_t pid)
+{
+	char path[40], text[512];
+	__cleanup_close int fd = -EBADF;
+	const char *after;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	after = strrchr(text, ')');
+	return after && (after[2] == 'T' || after[2] == 't');
+}
+
+struct watch {
+	uint32_t still; /* looks at which one of the threads had not beaten since the one before */
+	uint64_t *last;
+};
+
+static bool is_stuck(const struct supervised *s, struct watch *w, pid_t pid)
+{
+	bool still = false;
+
+	for (uint32_t i = 0; i < s->nr_beats; i++) {
+		uint64_t beat = __atomic_load_n((const uint64_t *)((const char *)s->beats + i * s->stride), __ATOMIC_RELAXED);
+
+		still = still || beat == w->last[i];
+		w->last[i] = beat;
+	}
+	w->still = still && !is_stopped(pid) ? w->still + 1 : 0;
+	return w->still >= STUCK_LOOKS;
+}
+
+static void describe(int status, char *buf, size_t size)
+{
+	if (WIFSIGNALED(status))
+		snprintf(buf, size, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else
+		snprintf(buf, size, "ended with status %d", WEXITSTATUS(status));
+}
+
+static int wait_signal(const sigset_t *set, uint32_t ms)
+{
+	const struct timespec timeout = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+	siginfo_t info;
+
+	return sigtimedwait(set, &info, &timeout);
+}
+
+/*
+ * One worker's life. Returns its wait status, or -errno. *pending is a signal that came while there was none.
+ */
+static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, int *pending, bool *told)
+{
+	uint64_t looked = now_ns();
+	sigset_t set = s->forward;
+	int status;
+
+	sigaddset(&set, SIGCHLD);
+	w->still = 0;
+	for (;;) {
+		bool ready = __atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE);
+		int signal = wait_signal(&set, ready ? IDLE_MS : LOOK_MS);
+
+		if (waitpid(pid, &status, WNOHANG) == pid)
+			return status;
+		if (signal > 0 && signal != SIGCHLD)
+			*pending = signal;
+		if (ready && *pending) {
+			kill(pid, *pending);
+			*pending = 0;
+		}
+		if (ready && !*told) {
+			*told = true;
+			if (s->ready(s->arg) < 0)
+				kill(pid, SIGINT);
+		}
+		if (now_ns() - looked < IDLE_MS * NS_PER_MS)
+			continue;
+		looked = now_ns();
+		if (ready && is_stuck(s, w, pid)) {
+			log_alert("worker %d has not moved for %d s: it is replaced", (int)pid, STUCK_LOOKS * IDLE_MS / 1000);
+			kill(pid, SIGKILL);
+		}
+	}
+}
+
+int supervisor_run(const struct supervised *s)
+{
+	struct watch w = {.last = calloc(s->nr_beats, sizeof(uint64_t))};
+	uint32_t pause_ms = 0;
+	bool told = false;
+	int pending = 0, status = 0, r;
+
+	r = w.last ? fdtable_keep_all() : -ENOMEM;
+	if (r < 0) {
+		free(w.last);
+		log_alert("supervisor: %s", strerror(-r));
+		return EXIT_FAILURE;
+	}
+	for (bool after = false;; after = true) {
+		uint64_t began = now_ns();
+		pid_t pid = start(s, after);
+		char how[100];
+
+		if (pid > 0) {
+			status = watch_worker(s, pid, &w, &pending, &told);
+			if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !told))
+				break;
+			describe(status, how, sizeof(how));
+			log_alert("worker %d %s: another one takes its sessions over", (int)pid, how);
+		} else {
+			log_alert("cannot start a worker: %s", strerror(-pid));
+			if (!told) {
+				status = EXIT_FAILURE << 8;
+				break;
+			}
+		}
+		pause_ms = pid > 0 && now_ns() - began >= QUICK_NS ? 0 : MIN(MAX(pause_ms * 2, PAUSE_MIN_MS), PAUSE_MAX_MS);
+		if (pause_ms) {
+			sigset_t none;
+
+			sigemptyset(&none);
+			wait_signal(&none, pause_ms);
+		}
+	}
+	free(w.last);
+	fdtable_done();
+	return WEXITSTATUS(status);
+}
