@@ -126,23 +126,24 @@ USES_config := config config_% addr
 USES_addr := addr
 USES_log := log log_% addr
 USES_tcplog := tcplog addr
+USES_supervisor := supervisor fdtable shared log log_% addr
 USES_balance := balance
 USES_choose := choose
 USES_budget := budget
 USES_loop := loop
 USES_relay := relay
 USES_stats := stats
-USES_ledger := ledger
-USES_pool := pool balance stats log log_% addr
+USES_ledger := ledger shared
+USES_pool := pool shared balance stats log log_% addr
 USES_listener := listener loop sock addr
-USES_session := session session_% choose budget loop sock relay pool balance stats ledger log log_% addr tcplog listener
+USES_session := session session_% choose budget loop sock relay pool shared balance stats ledger log log_% addr tcplog listener
 USES_session_connect := $(USES_session)
 USES_lb_thread := lb_thread $(USES_session)
 USES_session_splice := $(USES_session)
 USES_session_faults := $(USES_session)
 USES_session_mover := $(filter-out choose,$(USES_session)) # it chooses itself
-USES_admin := admin admin_% choose config config_% loop sock pool balance stats ledger log log_% addr
-USES_start_faults := lb lb_thread admin admin_% config config_% $(USES_session)
+USES_admin := admin admin_% choose config config_% loop sock pool shared balance stats ledger log log_% addr
+USES_start_faults := lb fdtable lb_thread admin admin_% config config_% $(USES_session)
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
 HELPS_loop := netpair run_loop threads
 HELPS_relay := netpair
@@ -178,11 +179,11 @@ $(CHECK_TESTS): $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o \
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(CMOCKA_LIBS)
 
 # The second ring: with the real splice, which is the skeleton and libbpf.
-BPF_USES_flow := splice qualify sock
-BPF_USES_mover := splice sock
-BPF_USES_overlap := splice sock
-BPF_USES_pins := splice sock
-BPF_USES_session := splice session session_% choose budget loop sock relay pool balance stats ledger log log_% addr tcplog
+BPF_USES_flow := splice qualify sock addr
+BPF_USES_mover := splice sock addr
+BPF_USES_overlap := splice sock addr
+BPF_USES_pins := splice sock addr
+BPF_USES_session := splice session session_% choose budget loop sock relay pool shared balance stats ledger log log_% addr tcplog
 BPF_HELPS_flow := bpf_help
 BPF_HELPS_mover := bpf_help
 BPF_HELPS_pins := bpf_help

@@ -571,16 +571,22 @@ descriptors()
 	echo "${#all[@]}"
 }
 
+# worker NAME: the process that does the work: a daemon's worker, or the process itself where there is none.
+worker()
+{
+	pgrep -P "${PID[$1]}" || echo "${PID[$1]}"
+}
+
 # memory NAME FIELD (VmRSS, VmHWM): in kB.
 memory()
 {
-	awk -v name="$2:" '$1 == name { print $2 }' "/proc/${PID[$1]}/status"
+	awk -v name="$2:" '$1 == name { print $2 }' "/proc/$(worker "$1")/status"
 }
 
 # cpu_ms NAME: what the process has spent so far.
 cpu_ms()
 {
-	awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print int(($12 + $13) * 1000 / hz) }' "/proc/${PID[$1]}/stat"
+	awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print int(($12 + $13) * 1000 / hz) }' "/proc/$(worker "$1")/stat"
 }
 
 # Nothing of any session is left: no session, slot, map entry or descriptor beyond what DESCRIPTORS says.

@@ -82,7 +82,16 @@ static int start(const char *text, struct config **ret_config, struct lb **ret_l
 	r = config_parse(c, "test", text, strlen(text));
 	if (r == 0)
 		r = config_finish(c);
-	return r < 0 ? r : lb_new(ret_lb, c);
+	if (r == 0)
+		r = lb_new(ret_lb, c);
+	if (r == 0) {
+		r = lb_start(*ret_lb, false);
+		if (r < 0) {
+			lb_finish(*ret_lb);
+			*ret_lb = lb_free(*ret_lb);
+		}
+	}
+	return r;
 }
 
 static void without_an_allocation_the_start_fails_in_order(void **state)
@@ -112,6 +121,8 @@ static void without_an_allocation_the_start_fails_in_order(void **state)
 			fail_msg("without allocation %u: %s", refuse_at, strerror(-r));
 		if (r < 0)
 			assert_null(lb);
+		else
+			lb_finish(lb);
 		lb_free(lb);
 		config_free(c);
 		assert_int_equal(net_count_fds(), fds);

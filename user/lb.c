@@ -311,6 +311,13 @@ static uint64_t budget_max(const struct config_global *g)
 	return g->splice_budget ?: MIN(memory / 4, BUDGET_DEFAULT);
 }
 
+static void add_sinks(struct lb *lb)
+{
+	log_clear_sinks();
+	for (uint32_t i = 0; i < lb->pool->nr_global_sinks; i++)
+		log_add_sink(lb->pool->global_sinks[i]);
+}
+
 static int build(struct lb *lb)
 {
 	int r;
@@ -325,8 +332,7 @@ static int build(struct lb *lb)
 	r = pool_new(&lb->pool, lb->config, lb->maxconn);
 	if (r < 0)
 		return r;
-	for (uint32_t i = 0; i < lb->pool->nr_global_sinks; i++)
-		log_add_sink(lb->pool->global_sinks[i]);
+	add_sinks(lb);
 	r = open_listeners(lb);
 	if (r == 0)
 		r = open_splice(lb);
@@ -376,6 +382,13 @@ struct lb *lb_free(struct lb *lb)
 /* ---- the worker ---- */
 
 /* What the dead one had under way that is not in the ledger is over; who was its client is counted again when its session is adopted. */
+static bool is_taken(void *arg, uint32_t session)
+{
+	struct lb *lb = arg;
+
+	return ledger_get(lb->ledger, session)->state != LEDGER_FREE;
+}
+
 static int forget_worker(struct lb *lb)
 {
 	int r = 0;
@@ -395,7 +408,11 @@ static int forget_worker(struct lb *lb)
 		for (int end = 0; record->state != LEDGER_FREE && r == 0 && end < 2; end++)
 			r = fdtable_keep(record->fd[end]);
 	}
-	return r < 0 ? r : fdtable_sweep();
+	if (r == 0)
+		r = fdtable_sweep(); /* sockets leave the map as they are closed */
+	if (lb->splice)
+		splice_sweep(lb->splice, is_taken, lb);
+	return r;
 }
 
 static void adopt_session(struct lb *lb, struct lb_thread *t, uint32_t number)
@@ -413,10 +430,12 @@ static void adopt_session(struct lb *lb, struct lb_thread *t, uint32_t number)
 static void adopt_sessions(struct lb *lb)
 {
 	for (uint32_t i = 0; i < lb->nr_threads; i++) {
-		uint32_t first = ledger_first(lb->ledger, i);
+		uint32_t first = ledger_first(lb->ledger, i), unsettled = sessions_unsettled(lb->threads[i].sessions);
 
+		if (ledger_get(lb->ledger, unsettled)->state != LEDGER_FREE)
+			adopt_session(lb, &lb->threads[i], unsettled);
 		for (uint32_t n = 0; n < ledger_share(lb->ledger, i); n++)
-			if (ledger_get(lb->ledger, first + n)->state != LEDGER_FREE)
+			if (first + n != unsettled && ledger_get(lb->ledger, first + n)->state != LEDGER_FREE)
 				adopt_session(lb, &lb->threads[i], first + n);
 	}
 }
@@ -430,6 +449,7 @@ int lb_start(struct lb *lb, bool after)
 	timer_init(&lb->stop_timer, on_stop_timer);
 	later_init(&lb->finished, on_finished);
 	lb->signals.fd = -1;
+	add_sinks(lb); /* the supervisor has none */
 	if (after)
 		r = MIN(forget_worker(lb), 0);
 	if (r == 0)

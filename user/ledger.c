@@ -20,6 +20,7 @@ struct ledger {
 	uint32_t max, nr_parts;
 	uint32_t *free;	 /* of all parts, one behind the other */
 	uint64_t *serial; /* in the mapping, behind the records; atomic */
+	char *areas, *scratches; /* two for each record, one for each thread; shared */
 	struct part parts[];
 };
 
@@ -87,10 +88,12 @@ int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 	l->nr_parts = threads;
 	l->free = calloc(max_sessions, sizeof(*l->free));
 	l->records = shared_new(max_sessions * sizeof(*l->records) + sizeof(*l->serial));
-	if (!l->free || !l->records) {
+	l->scratches = shared_new((size_t)threads * LEDGER_SCRATCH);
+	if (!l->free || !l->records || !l->scratches) {
 		ledger_free(l);
 		return -ENOMEM;
 	}
+	l->areas = shared_new((size_t)max_sessions * 2 * LEDGER_AREA);
 	l->serial = (uint64_t *)&l->records[max_sessions];
 	for (uint32_t i = 0; i < threads; i++) {
 		uint32_t max = max_sessions / threads + (i < max_sessions % threads);
@@ -107,6 +110,8 @@ int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 struct ledger *ledger_free(struct ledger *l)
 {
 	if (l) {
+		shared_free(l->areas);
+		shared_free(l->scratches);
 		shared_free(l->records);
 		free(l->free);
 		free(l);
@@ -161,6 +166,16 @@ void ledger_release(struct ledger *l, uint32_t session)
 	l->records[session].state = LEDGER_FREE;
 	__atomic_store_n(&p->used, p->used - 1, __ATOMIC_RELAXED);
 	p->free[p->max - 1 - p->used] = session;
+}
+
+char *ledger_area(struct ledger *l, uint32_t session, int direction)
+{
+	return l->areas ? l->areas + (session * 2ull + (uint64_t)direction) * LEDGER_AREA : NULL;
+}
+
+void *ledger_scratch(struct ledger *l, uint32_t thread)
+{
+	return l->scratches + (size_t)thread * LEDGER_SCRATCH;
 }
 
 struct ledger_record *ledger_get(struct ledger *l, uint32_t session)

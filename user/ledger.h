@@ -55,6 +55,7 @@ struct ledger_record {
 	uint64_t connected_ns; /* 0 = not yet */
 	uint64_t relayed[2]; /* bytes that userspace moved before the join, by direction (0 = client
 				to server) */
+	uint32_t held[2]; /* bytes of direction i in its area: see ledger_area() */
 	uint8_t eof[2];	     /* end i has sent its FIN */
 	uint8_t done[2]; /* direction i is finished: its FIN is in the send queue of the other end,
 			    behind all bytes */
@@ -82,6 +83,17 @@ uint32_t ledger_share(const struct ledger *l, uint32_t thread);
 
 /* After the death of the worker that had it: only records with a state are taken. Call it while the process has one thread. */
 void ledger_recover(struct ledger *l);
+
+/*
+ * A place of LEDGER_AREA bytes for what userspace has read in that direction and not yet written; takes memory only while something is
+ * in it. NULL if the system does not give away as many addresses (vm.overcommit_memory = 2).
+ */
+#define LEDGER_AREA (256 * 1024)
+char *ledger_area(struct ledger *l, uint32_t session, int direction);
+
+/* A thread's buffer for what it is just moving, LEDGER_SCRATCH bytes. */
+#define LEDGER_SCRATCH (1024 * 1024 + 64)
+void *ledger_scratch(struct ledger *l, uint32_t thread);
 
 struct ledger_record *ledger_get(struct ledger *l, uint32_t session);
 uint32_t ledger_max(const struct ledger *l);

@@ -91,6 +91,12 @@ uint64_t log_dropped(void);
 void log_setup(int max_level, bool to_stderr);
 
 /*
+ * Opens what a message to stderr needs. For a process that shares its descriptors with others from now on: what it opened later
+ * could be closed by them, and its number be somebody else's.
+ */
+void log_prepare(void);
+
+/*
  * Adds a sink (borrowed) that gets all messages too; log_clear_sinks() before the sinks are freed.
  * At most 16; -ENOSPC past that.
  */

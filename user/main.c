@@ -24,13 +24,13 @@ struct args {
 	const char *files[MAX_ARGS], *listens[MAX_ARGS], *servers[MAX_ARGS];
 	size_t nr_files, nr_listens, nr_servers;
 	const char *pidfile;
-	bool alone, check, debug, daemon, quiet, verbose;
+	bool check, debug, daemon, quiet, supervised, verbose;
 	unsigned int version;
 };
 
 static void usage(FILE *to)
 {
-	fputs("Usage: shunt -f FILE [-f FILE ...] [-c] [-d] [-db] [-D] [-p PIDFILE] [-q] [-V]\n"
+	fputs("Usage: shunt -f FILE [-f FILE ...] [-c] [-d] [-D] [-p PIDFILE] [-q] [-V] [-W]\n"
 	      "       shunt --listen ADDR:PORT [--listen ...] --server ADDR:PORT [--server ...] [-d]\n"
 	      "\n"
 	      "  -f FILE             read this configuration (HAProxy's dialect); several are read in order\n"
@@ -38,11 +38,11 @@ static void usage(FILE *to)
 	      "  --listen ADDR:PORT  without a file: accept clients here\n"
 	      "  --server ADDR:PORT  without a file: balance them over these servers, round robin\n"
 	      "  -d                  debug messages\n"
-	      "  -db                 in the foreground, without a supervisor: what the process leaves behind when it dies is lost\n"
 	      "  -D                  run in the background, once everything is ready\n"
 	      "  -p PIDFILE          write the process's number there\n"
 	      "  -q                  no messages but alerts\n"
 	      "  -V                  say more while starting\n"
+	      "  -W                  with a supervisor: when the worker dies, another one takes its sessions over\n"
 	      "  -v, -vv             version; how it was built and what it runs on\n"
 	      "  -h                  this help\n"
 	      "\n"
@@ -91,7 +91,7 @@ static int parse_args(struct args *a, int argc, char **argv)
 	bool ok = true;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "f:cd::Dp:qVvh", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "f:cdDp:qVvhW", options, NULL)) != -1) {
 		switch (c) {
 		case 'f':
 			ok = ok && add_arg(a->files, &a->nr_files, "-f", optarg);
@@ -106,14 +106,7 @@ static int parse_args(struct args *a, int argc, char **argv)
 			a->check = true;
 			break;
 		case 'd':
-			if (!optarg) {
-				a->debug = true;
-			} else if (!strcmp(optarg, "b")) {
-				a->alone = true;
-			} else {
-				fprintf(stderr, "shunt: unknown option -d%s\n", optarg);
-				return EXIT_USAGE;
-			}
+			a->debug = true;
 			break;
 		case 'D':
 			a->daemon = true;
@@ -126,6 +119,9 @@ static int parse_args(struct args *a, int argc, char **argv)
 			break;
 		case 'V':
 			a->verbose = true;
+			break;
+		case 'W':
+			a->supervised = true;
 			break;
 		case 'v':
 			a->version++;
@@ -259,7 +255,8 @@ static int go_background(int *ret_pipe)
 	return 0;
 }
 
-static void finish_background(int pipe_fd, int level)
+/* Lets go of the starter's terminal and folder. */
+static void detach(int level)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -270,8 +267,15 @@ static void finish_background(int pipe_fd, int level)
 		dup2(null, STDERR_FILENO);
 		close(null);
 	}
-	if (chdir("/") < 0 || write(pipe_fd, "r", 1) != 1)
+	if (chdir("/") < 0)
 		log_warning("background: %s", strerror(errno));
+}
+
+static void tell_starter(int pipe_fd)
+{
+	if (write(pipe_fd, "r", 1) != 1)
+		log_warning("background: %s", strerror(errno));
+	fdtable_drop(pipe_fd);
 	close(pipe_fd);
 }
 
@@ -330,25 +334,17 @@ static int message_level(const struct args *a)
 /* A run of the balancer, as the supervisor and its workers see it. */
 struct run {
 	struct lb *lb;
-	const struct args *args;
-	const char *pidfile; /* "" = none */
-	bool daemon;
+	bool daemon, supervised;
+	int level;   /* of messages */
 	int pipe_fd; /* to who started us in the background */
-	bool ready;
 };
 
 static int on_ready(void *arg)
 {
 	struct run *run = arg;
 
-	if (*run->pidfile && write_pidfile(run->pidfile) < 0)
-		return -1;
-	run->ready = true;
-	say_ready(run->lb);
-	if (run->daemon) {
-		finish_background(run->pipe_fd, message_level(run->args));
-		fdtable_drop(run->pipe_fd);
-	}
+	if (run->daemon)
+		tell_starter(run->pipe_fd);
 	return 0;
 }
 
@@ -361,12 +357,18 @@ static int work(void *arg, bool after)
 	r = lb_start(lb, after);
 	if (r < 0)
 		log_alert("cannot start: %s", strerror(-r));
-	if (r == 0 && run->args->alone)
-		r = on_ready(run);
 	if (r == 0) {
+		if (!after)
+			say_ready(lb);
+		if (run->daemon && !run->supervised) {
+			detach(run->level);
+			tell_starter(run->pipe_fd);
+		}
 		r = lb_run(lb);
 		if (r < 0)
 			log_alert("the event loop failed: %s", strerror(-r));
+		else
+			log_notice("stopped");
 	}
 	lb_finish(lb);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -392,7 +394,7 @@ static int run(const struct config *c, const struct args *a)
 {
 	const char *given = a->pidfile ?: c->global.pidfile;
 	__cleanup_free char *pidfile = absolute_path(given);
-	struct run run = { .args = a, .pidfile = pidfile, .daemon = c->global.daemon, .pipe_fd = -1 };
+	struct run run = { .daemon = c->global.daemon, .supervised = a->supervised, .level = message_level(a), .pipe_fd = -1 };
 	sigset_t set;
 	int r;
 
@@ -416,11 +418,13 @@ static int run(const struct config *c, const struct args *a)
 		log_alert("cannot start: %s", strerror(-r));
 		return r;
 	}
-	r = a->alone ? work(&run, false) : supervise(&run);
-	if (run.ready) {
+	r = *pidfile ? write_pidfile(pidfile) : 0;
+	if (r == 0) {
+		if (run.daemon && run.supervised)
+			detach(run.level); /* before there is anybody to share descriptors with */
+		r = a->supervised ? supervise(&run) : work(&run, false);
 		if (*pidfile)
 			unlink(pidfile);
-		log_notice("stopped");
 	}
 	lb_free(run.lb);
 	return r ? -EIO : 0;
@@ -442,7 +446,7 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	r = load_config(c, &a);
-	c->global.daemon = (c->global.daemon || a.daemon) && !a.debug && !a.alone;
+	c->global.daemon = (c->global.daemon || a.daemon) && !a.debug;
 	if (r == 0 && a.check)
 		puts("Configuration file is valid");
 	else if (r == 0)

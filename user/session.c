@@ -330,6 +330,8 @@ static struct session *begin(struct sessions *t, uint32_t number, struct fronten
 		poll_init(&s->ends[i].poll, s->record->fd[i], on_end);
 		s->ends[i].session = s;
 		s->dirs[i].limit = budget_begin(t->o.budget);
+		s->dirs[i].relay.area = ledger_area(t->o.ledger, number, i);
+		s->dirs[i].relay.saved = &s->record->held[i];
 	}
 	timer_init(&s->timer, on_timer);
 	timer_init(&s->retry, on_retry);
@@ -380,6 +382,13 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 	return 0;
 }
 
+uint32_t sessions_unsettled(const struct sessions *t)
+{
+	uint64_t owner = t->scratch->owner;
+
+	return owner ? (uint32_t)((owner - 1) / 2) : t->first;
+}
+
 void session_adopt(struct sessions *t, uint32_t number, struct frontend *fe, struct backend *be)
 {
 	struct session *s = begin(t, number, fe, be);
@@ -409,6 +418,7 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 		return -ENOMEM;
 	}
 	t->table = map;
+	t->scratch = ledger_scratch(o->ledger, o->thread);
 	t->spare = eventfd(0, EFD_CLOEXEC);
 	session_mover_init(t);
 	session_log_init(t);

@@ -50,6 +50,9 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
  */
 void session_adopt(struct sessions *t, uint32_t number, struct frontend *fe, struct backend *be);
 
+/* The number of the session that the worker which died was serving last: to be adopted before the others of its thread, if it has a state. */
+uint32_t sessions_unsettled(const struct sessions *t);
+
 /* Resets every session (SIGINT, hard-stop-after). */
 void sessions_kill(struct sessions *t);
 

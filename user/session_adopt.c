@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * session_adopt.c - see session_state.h. Goes on with the session of a worker that died between two instructions.
+ * session_adopt.c - see session_state.h. Goes on with the session of a worker that died between two
+ * instructions.
  *
- * What the record says may be one step behind what was done; the kernel's counters are not. Of each direction they tell how many bytes
- * were taken from its source (received, minus unread) and how many were given to its peer (acknowledged, plus in the send queue). What was
- * taken and not given was in the worker's memory; what was given and not taken was offered and is still to be read (tokens, see
- * session_move.c). A record's descriptors are its own only if they are connected with the addresses that it tells.
+ * What the record says may be one step behind what was done; the kernel's counters are not. Of each
+ * direction they tell how many bytes were taken from its source (received, minus unread) and how
+ * many were given to its peer (acknowledged, plus in the send queue). What was taken and not given
+ * lies in shared memory (relay.h); what was given and not taken was offered and is still to be read
+ * (tokens, see session_move.c). A record's descriptors are its own only if they are connected with
+ * the addresses that it tells.
  */
 #include "session_state.h"
 
 #include <inttypes.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define LOOKS 100 /* at counters that the program changes meanwhile */
@@ -21,7 +25,8 @@ static void lose(struct session *s, const char *what)
 	session_end(s, END_LOST);
 }
 
-/* The descriptor of an end, if it is what the record says. Another is not closed: it is somebody else's. */
+/* The descriptor of an end, if it is what the record says. Another is not closed: it is somebody
+ * else's. */
 static bool has_end(struct session *s, int i)
 {
 	struct addr peer;
@@ -60,6 +65,20 @@ static void resume_unconnected(struct session *s)
 
 /* ---- the bytes of an established session ---- */
 
+/*
+ * n bytes of direction i were read and not written; until now, taken were read in all (or passed
+ * ones, of a joined direction). Returns false if they are not to be found.
+ */
+static bool restore(struct session *s, int i, uint64_t n, uint64_t taken)
+{
+	const struct relay_scratch *scratch = s->table->scratch;
+	bool is_owner = scratch->owner == s->number * 2ull + (uint64_t)i + 1;
+	uint64_t read = taken - (scratch->base + scratch->moved);
+
+	return relay_restore(&s->dirs[i].relay, n,
+			     is_owner && read <= SCRATCH_SIZE ? scratch->bytes : NULL, read);
+}
+
 /* Sets what is known of a direction that is not joined. Returns what is wrong, or NULL. */
 static const char *resume_relayed(struct session *s, int i, const struct sock_progress p[2])
 {
@@ -68,8 +87,8 @@ static const char *resume_relayed(struct session *s, int i, const struct sock_pr
 
 	if (given > taken)
 		return "it wrote more than it had read";
-	if (given < taken)
-		return "it held bytes that are lost with it";
+	if (given < taken && !restore(s, i, taken - given, taken))
+		return "bytes that it held are lost with it";
 	s->record->relayed[i] = given;
 	return NULL;
 }
@@ -93,8 +112,9 @@ static const char *resume_joined(struct session *s, int i, const struct sock_pro
 			return "its counters do not come to rest";
 	}
 	/*
-	 * It wrote only when all that was redirected before had arrived, and nothing is redirected as long as passed bytes are not
-	 * moved: so what is above that was written by it, and not yet counted.
+	 * It wrote only when all that was redirected before had arrived, and nothing is redirected
+	 * as long as passed bytes are not moved: so what is above that was written by it, and not
+	 * yet counted.
 	 */
 	given = p[!i].written - f->extra;
 	if (passed != f->moved && given > redirected + f->moved)
@@ -102,52 +122,88 @@ static const char *resume_joined(struct session *s, int i, const struct sock_pro
 	if (f->moved > passed || now.unread > passed)
 		return "it moved more than was passed";
 	taken = passed - now.unread;
-	if (taken > f->moved)
-		return "it held bytes that are lost with it";
-	d->tokens = (uint32_t)(f->moved - taken);
+	if (taken > f->moved && !restore(s, i, taken - f->moved, taken))
+		return "bytes that it held are lost with it";
+	d->tokens = taken > f->moved ? 0 : (uint32_t)(f->moved - taken);
 	d->limit = (uint32_t)f->limit;
 	return NULL;
 }
 
+/* Of a socket without a connection: did the other end finish its stream, or was it a reset? */
+static bool has_ended(int fd)
+{
+	char byte;
+
+	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0;
+}
+
+/* What is known of both ends. Returns what is wrong, or NULL; *ret_broken is an end that was reset, or -1. */
+static const char *look_at_ends(struct session *s, struct sock_progress p[2], int *ret_broken)
+{
+	*ret_broken = -1;
+	for (int i = 0; i < 2; i++) {
+		if (!has_end(s, i) || sock_progress(s->ends[i].poll.fd, &p[i]) < 0)
+			return "an end is missing";
+		if (!p[i].gone)
+			continue;
+		if (s->record->done[!i] && has_ended(s->ends[i].poll.fd)) {
+			p[i].fin_sent = p[i].fin_received = true;
+			p[i].received--;
+			p[i].written--;
+		} else {
+			*ret_broken = i;
+		}
+	}
+	return NULL;
+}
+
+static const char *resume_direction(struct session *s, int i, const struct sock_progress p[2])
+{
+	struct direction *d = &s->dirs[i];
+
+	s->splice[i] = (uint8_t)session_splice_mode(s, i);
+	d->done = s->record->done[i];
+	/* One that is not joined reads its FIN (again). */
+	d->eof = s->joined ? p[i].fin_received : d->done;
+	s->record->eof[i] = d->eof;
+	d->charged = d->sized = true; /* the latter may be: it is for the kernel to tune when that may go home */
+	budget_charge(s->table->o.budget, d->limit);
+	if (d->done)
+		return NULL;
+	return s->joined ? resume_joined(s, i, p) : resume_relayed(s, i, p);
+}
+
 static void resume_established(struct session *s)
 {
-	struct sessions *t = s->table;
 	struct sock_progress p[2];
-	const char *wrong = NULL;
+	const char *wrong;
+	int broken;
 
 	s->joined = s->record->state == LEDGER_SPLICED;
-	if (s->joined && !t->o.splice)
-		wrong = "there is no kernel path any more";
+	s->tuned = s->joined;
+	wrong = look_at_ends(s, p, &broken);
+	for (int i = 0; !wrong && !s->joined && s->table->o.splice && i < 2; i++)
+		if (splice_has(s->table->o.splice, s->ends[i].poll.fd))
+			wrong = "it was just joining";
 	for (int i = 0; !wrong && i < 2; i++)
-		if (!has_end(s, i) || sock_progress(s->ends[i].poll.fd, &p[i]) < 0)
-			wrong = "an end is missing";
-	for (int i = 0; !wrong && i < 2; i++) {
-		if (p[i].gone)
-			p[i].fin_sent = p[i].fin_received = s->record->done[!i] && s->record->eof[i];
-		if (p[i].gone && !p[i].fin_received)
-			wrong = "an end was reset meanwhile";
-	}
-	for (int i = 0; !wrong && i < 2; i++) {
-		s->splice[i] = (uint8_t)session_splice_mode(s, i);
-		s->dirs[i].done = s->record->done[i];
-		if (!s->dirs[i].done)
-			wrong = s->joined ? resume_joined(s, i, p) : resume_relayed(s, i, p);
-		if (s->joined)
-			s->dirs[i].eof = p[i].fin_received;
-		else
-			s->dirs[i].eof = s->dirs[i].done;
-		s->record->eof[i] = s->dirs[i].eof;
-		s->dirs[i].charged = true;
-		budget_charge(t->o.budget, s->dirs[i].limit);
-	}
+		if (broken != !i) /* what was for the broken end is for nobody */
+			wrong = resume_direction(s, i, p);
 	if (wrong) {
+		/* An end whose both streams are complete ends in order all the same. */
+		for (int i = 0; i < 2; i++) {
+			s->dirs[i].eof = s->record->eof[i];
+			s->dirs[i].done = s->record->done[i];
+		}
 		lose(s, wrong);
+		return;
+	}
+	if (broken >= 0) {
+		session_break(s, broken, broken == CLIENT ? END_CLIENT_RESET : END_SERVER_RESET);
 		return;
 	}
 	for (int i = 0; i < 2; i++)
 		if (s->dirs[i].done && !s->dirs[!i].done && !p[!i].fin_sent)
 			shutdown(s->ends[!i].poll.fd, SHUT_WR); /* it died before it could */
-	s->tuned = s->joined;
 	if (s->joined || s->record->fallback == FALLBACK_CHOICE)
 		session_begin_choosing(s);
 	session_arm_idle(s);

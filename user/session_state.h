@@ -19,6 +19,10 @@
 
 #define SCRATCH_SIZE (1024 * 1024) /* of a thread; an offer must fit */
 
+_Static_assert(sizeof(struct relay_scratch) + SCRATCH_SIZE <= LEDGER_SCRATCH,
+	       "the ledger's buffer");
+_Static_assert(RELAY_AREA == LEDGER_AREA, "the ledger's areas");
+
 enum { CLIENT = 0, SERVER = 1 };
 
 enum session_end {
@@ -99,7 +103,7 @@ struct session {
 	uint64_t active_ns; /* when something was last seen to happen */
 	uint64_t flush_began_ns, flush_moved_ns, flush_seen;
 	uint32_t queue_before; /* sessions before it then */
-	bool tuned; /* the server's socket: see session_tune() */
+	bool tuned;	       /* the server's socket: see session_tune() */
 };
 
 /* What a thread's sessions do, all together. */
@@ -124,7 +128,7 @@ struct sessions {
 	struct thread_load load;
 	struct log_turn log; /* lines of this turn, which leave at its end */
 	struct later log_end;
-	char scratch[SCRATCH_SIZE];
+	struct relay_scratch *scratch; /* the ledger's; SCRATCH_SIZE bytes */
 };
 
 /* ---- session.c ---- */
@@ -242,6 +246,17 @@ void session_flush(struct session *s);
 static inline struct flow *flow_of(const struct session *s, int direction)
 {
 	return splice_flow(s->table->o.splice, s->number * 2 + (uint32_t)direction);
+}
+
+/* Whose bytes the thread's buffer holds: of direction i, of which so many have been written until
+ * now. */
+static inline void own_scratch(struct session *s, int i, uint64_t written)
+{
+	struct relay_scratch *scratch = s->table->scratch;
+
+	scratch->base = written;
+	scratch->moved = 0;
+	__atomic_store_n(&scratch->owner, s->number * 2ull + (uint64_t)i + 1, __ATOMIC_RELEASE);
 }
 
 static inline void set_state(struct session *s, enum ledger_state state)

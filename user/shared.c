@@ -4,7 +4,7 @@
 
 #include <sys/mman.h>
 
-#define HEADER 64 /* the size lies before what is handed out */
+#define HEADER 4096 /* the size lies before what is handed out, which begins with a page */
 
 void *shared_new(size_t size)
 {

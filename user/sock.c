@@ -23,6 +23,7 @@ enum {
 	STATE_CLOSING = 11,
 };
 
+#define PROGRESS_LOOKS 10000 /* at counters that do not come to rest */
 #define KEEPALIVE_IDLE_S 60
 #define KEEPALIVE_INTERVAL_S 10
 #define KEEPALIVE_COUNT 6
@@ -131,14 +132,25 @@ int sock_received(int fd, uint64_t *ret)
 
 int sock_progress(int fd, struct sock_progress *ret)
 {
-	struct tcp_info info;
+	struct tcp_info info, after;
 	int unread = 0, queued = 0, r;
 
-	r = get_info(fd, &info);
-	if (r < 0)
-		return r;
-	if (ioctl(fd, SIOCOUTQ, &queued) < 0 || ioctl(fd, SIOCINQ, &unread) < 0)
-		return -errno;
+	/* One call after the other: bytes may come in, or be acknowledged, in between. */
+	for (int looks = 0;; looks++) {
+		r = get_info(fd, &info);
+		if (r < 0)
+			return r;
+		if (ioctl(fd, SIOCOUTQ, &queued) < 0 || ioctl(fd, SIOCINQ, &unread) < 0)
+			return -errno;
+		r = get_info(fd, &after);
+		if (r < 0)
+			return r;
+		if (info.tcpi_state == after.tcpi_state && info.tcpi_bytes_acked == after.tcpi_bytes_acked &&
+		    info.tcpi_bytes_received == after.tcpi_bytes_received)
+			break;
+		if (looks == PROGRESS_LOOKS)
+			return -EBUSY;
+	}
 	*ret = (struct sock_progress){ .unread = (uint32_t)unread };
 	switch (info.tcpi_state) {
 	case STATE_CLOSE_WAIT:

@@ -56,7 +56,7 @@ struct sock_progress {
 	bool gone; /* no connection any more: reset, or both streams are complete */
 };
 
-/* Returns 0 or -errno. Exact while nobody reads or writes. */
+/* Exact while nobody reads or writes; segments may come and go. Returns 0 or -errno. */
 int sock_progress(int fd, struct sock_progress *ret);
 
 /* Is fd a TCP socket that is connected with that address (or was)? */

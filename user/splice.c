@@ -407,6 +407,28 @@ int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct spl
 	return 0;
 }
 
+bool splice_has(struct splice *sp, int fd)
+{
+	uint64_t cookie;
+	uint32_t index;
+
+	return get_cookie(fd, &cookie) == 0 && bpf_map_lookup_elem(sp->slots_fd, &cookie, &index) == 0;
+}
+
+void splice_sweep(struct splice *sp, bool (*used)(void *arg, uint32_t session), void *arg)
+{
+	uint64_t cookie, next;
+	uint32_t index;
+	int r = bpf_map_get_next_key(sp->slots_fd, NULL, &next);
+
+	while (r == 0) {
+		cookie = next;
+		r = bpf_map_get_next_key(sp->slots_fd, &cookie, &next);
+		if (bpf_map_lookup_elem(sp->slots_fd, &cookie, &index) == 0 && !used(arg, index / 2))
+			bpf_map_delete_elem(sp->slots_fd, &cookie);
+	}
+}
+
 void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2])
 {
 	for (uint32_t i = 0; i < 2; i++) {

@@ -54,6 +54,12 @@ int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct spl
 /* Forgets the session. Its sockets must be closed already: then no program runs for them any more. */
 void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2]);
 
+/* Is the socket, or was it to be, in the map? */
+bool splice_has(struct splice *sp, int fd);
+
+/* After a worker's death: forgets the sockets of sessions for which used(arg, session) does not hold. */
+void splice_sweep(struct splice *sp, bool (*used)(void *arg, uint32_t session), void *arg);
+
 /* The direction that is read from socket `index`; valid as long as sp. */
 struct flow *splice_flow(struct splice *sp, uint32_t index);
 

@@ -15,7 +15,7 @@
 
 #define LOOK_MS 10	   /* between looks while a worker starts, */
 #define IDLE_MS 1000	   /* and later */
-#define STUCK_LOOKS 10	   /* looks of IDLE_MS without a beat, before a worker that runs is replaced */
+#define STUCK_LOOKS 10	   /* looks without a beat, before a worker that runs is replaced */
 #define QUICK_NS NS_PER_SEC /* a worker that lives for less makes the next one wait: */
 #define PAUSE_MIN_MS 10
 #define PAUSE_MAX_MS 1000
@@ -95,6 +95,7 @@ static int wait_signal(const sigset_t *set, uint32_t ms)
  */
 static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, int *pending, bool *told)
 {
+	uint32_t idle_ms = s->look_ms ?: IDLE_MS;
 	uint64_t looked = now_ns();
 	sigset_t set = s->forward;
 	int status;
@@ -103,7 +104,7 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 	w->still = 0;
 	for (;;) {
 		bool ready = __atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE);
-		int signal = wait_signal(&set, ready ? IDLE_MS : LOOK_MS);
+		int signal = wait_signal(&set, ready ? idle_ms : LOOK_MS);
 
 		if (waitpid(pid, &status, WNOHANG) == pid)
 			return status;
@@ -118,11 +119,11 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 			if (s->ready(s->arg) < 0)
 				kill(pid, SIGINT);
 		}
-		if (now_ns() - looked < IDLE_MS * NS_PER_MS)
+		if (now_ns() - looked < idle_ms * NS_PER_MS)
 			continue;
 		looked = now_ns();
 		if (ready && is_stuck(s, w, pid)) {
-			log_alert("worker %d has not moved for %d s: it is replaced", (int)pid, STUCK_LOOKS * IDLE_MS / 1000);
+			log_alert("worker %d has not moved for %u ms: it is replaced", (int)pid, STUCK_LOOKS * idle_ms);
 			kill(pid, SIGKILL);
 		}
 	}
@@ -135,6 +136,8 @@ int supervisor_run(const struct supervised *s)
 	bool told = false;
 	int pending = 0, status = 0, r;
 
+	log_clear_sinks();
+	log_prepare();
 	r = w.last ? fdtable_keep_all() : -ENOMEM;
 	if (r < 0) {
 		free(w.last);
@@ -143,9 +146,12 @@ int supervisor_run(const struct supervised *s)
 	}
 	for (bool after = false;; after = true) {
 		uint64_t began = now_ns();
-		pid_t pid = start(s, after);
+		pid_t pid;
 		char how[100];
 
+		/* While a worker sweeps, we open nothing. */
+		__atomic_store_n(s->is_ready, false, __ATOMIC_RELEASE);
+		pid = start(s, after);
 		if (pid > 0) {
 			status = watch_worker(s, pid, &w, &pending, &told);
 			if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !told))

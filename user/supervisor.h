@@ -3,8 +3,8 @@
  * supervisor.h - keeps a worker running: starts it, forwards signals to it, starts another one when it dies or is stuck.
  *
  * The two share the table of descriptors (clone(2) with CLONE_FILES), so that what the worker opened stays open when it dies; memory is
- * the supervisor's as it was before the first worker, but for what lies in shared memory (shared.h). The supervisor opens nothing, and
- * touches no descriptor but those of its messages: any number may be a client's.
+ * the supervisor's as it was before the first worker, but for what lies in shared memory (shared.h). The supervisor keeps nothing open
+ * that it had not before the first worker: any other number may be a client's. So its messages go to stderr alone.
  */
 #ifndef SHUNT_SUPERVISOR_H
 #define SHUNT_SUPERVISOR_H
@@ -20,10 +20,11 @@ struct supervised {
 	/* In the supervisor, once, when the first worker is ready. A negative result ends both. */
 	int (*ready)(void *arg);
 	void *arg;
-	const bool *is_ready; /* in shared memory: the worker sets it */
+	bool *is_ready; /* in shared memory: the worker sets it; false before each starts */
 	const uint64_t *beats; /* in shared memory: each changes every second or so as long as a thread of the worker lives */
 	uint32_t nr_beats;
 	size_t stride; /* bytes from one beat to the next */
+	uint32_t look_ms; /* between looks at the beats; 0 = 1000. After ten without a beat of some thread the worker is replaced */
 	sigset_t forward; /* signals for the worker; SIGCHLD and these must be blocked */
 };
 

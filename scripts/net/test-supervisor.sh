@@ -1,0 +1,93 @@
+#!/bin/bash
+# test-supervisor.sh - a worker that dies: established connections go on, byte for byte, and nothing is left behind.
+
+# shellcheck disable=SC2119,SC2317 # functions are called by run, and without arguments that they could take
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+net_begin "$@"
+
+# has_another_worker PID: is there one, and is it not that one?
+has_another_worker()
+{
+	local now
+
+	now=$(pgrep -P "${PID[shunt]}") && [ "$now" != "$1" ]
+}
+
+# kill_worker: with SIGKILL; returns when there is another one.
+kill_worker()
+{
+	local old
+
+	old=$(worker shunt)
+	kill -KILL "$old"
+	wait_until "another worker" 10 has_another_worker "$old"
+}
+
+joined_flows_do_not_notice_that_the_worker_dies()
+{
+	config "splice require" "" | start_shunt shunt -W
+	spawn_server echo echo --listen 127.0.0.1:9001 --stats "$T/echo.stats"
+	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 8 --size 1000 --count 1500 --interval-us 2000
+	wait_until "eight sessions in the kernel" 5 sessions_in_the_kernel 8
+	for _ in 1 2 3 4 5; do
+		kill_worker
+		wait_until "eight sessions" 5 equals 8 info CurrConns
+	done
+	join ping 30
+	note "p99 $(field p99_us "$T/ping.out") us"
+	stop_server echo
+	wait_until "CurrConns 0" 10 equals 0 info CurrConns
+	expect_eq "sessions in all" "$(info CumConns)" 8
+}
+
+# sessions_in_the_kernel NUMBER: do so many sessions have both movers there?
+sessions_in_the_kernel()
+{
+	[ "$(ask "show sess" | grep -c 'req=\[mover=kernel.*rsp=\[mover=kernel')" -ge "$1" ]
+}
+
+# killed_at_random GLOBAL LISTEN
+killed_at_random()
+{
+	local kills=0 before sessions=6000
+
+	[ -z "$QUICK" ] || sessions=600
+	config "$1" "$2" | start_shunt shunt -W
+	spawn_server serve serve --listen 127.0.0.1:9001 --forgive-resets
+	before=$(descriptors)
+	spawn drive "$PEER" drive --connect 127.0.0.1:8080 --sessions "$sessions" --concurrency 32 --delays 50 --reset 10 \
+		--timeout 30 --forgive-resets
+	while is_running drive; do
+		nap "0.$((RANDOM % 3))$((RANDOM % 10))"
+		kill_worker
+		kills=$((kills + 1))
+	done
+	join drive 120
+	stop_server serve
+	expect_gt "workers killed" "$kills" 5
+	note "$kills workers killed, $(field forgiven "$T/drive.out") of $sessions sessions reset"
+	expect_le "sessions that were reset" "$(field forgiven "$T/drive.out")" "$((sessions / 100))"
+	expect_no_leftovers "$before"
+}
+
+bytes_are_right_when_workers_die_at_random_moments_on_all_paths()
+{
+	killed_at_random "" ""
+}
+
+bytes_are_right_when_workers_die_at_random_moments_in_userspace()
+{
+	killed_at_random "" "no option splice-auto"
+}
+
+bytes_are_right_when_workers_die_at_random_moments_in_the_kernel()
+{
+	killed_at_random "splice require" "$KERNEL"
+}
+
+run joined_flows_do_not_notice_that_the_worker_dies
+run bytes_are_right_when_workers_die_at_random_moments_on_all_paths
+run bytes_are_right_when_workers_die_at_random_moments_in_userspace
+run bytes_are_right_when_workers_die_at_random_moments_in_the_kernel
+net_end
