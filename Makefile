@@ -221,6 +221,11 @@ check-memcheck: all tools ## whole daemon under valgrind (root)
 check-kernels: all tools $(CHECK_TESTS) $(BPF_TESTS) ## check, check-bpf and the daemon on Debian's kernels 6.1 and 6.12, emulated
 	$(Q)scripts/kernels.sh
 
+SOAK_SECONDS ?= 600
+.PHONY: soak
+soak: all tools ## everything at once for SOAK_SECONDS (600): every byte right, and nothing grows? (root; not in CI)
+	$(Q)SHUNT_BUILD=$(abspath $(BUILD)) scripts/soak.sh --seconds $(SOAK_SECONDS)
+
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -g -O1 -std=gnu11 -D_GNU_SOURCE -Iuser -Iinclude -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * scaled_choose.c - takes the place of user/choose.c in build/shunt-scaled: the same decisions, made as if everything were a hundred
- * times as fast as it is. So 16 MB/s have the effect of 1.6 GB/s, and a test of what a fast flow does needs no fast machine.
+ * scaled_choose.c - takes the place of user/choose.c in build/shunt-scaled: the same decisions,
+ * made as if everything were a hundred times as fast as it is. So 16 MB/s have the effect of 1.6
+ * GB/s, and a test of what a fast flow does needs no fast machine.
  */
 #define choose choose_unscaled
 #define choose_sample choose_sample_unscaled
