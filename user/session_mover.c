@@ -239,7 +239,10 @@ static void on_tick(struct timer *timer)
 
 void session_sampled(struct session *s, int i)
 {
-	if (s->splice[i] != SPLICE_AUTO || !is_established(s))
+	if (!is_established(s))
+		return;
+	session_watch_window(s, i);
+	if (s->splice[i] != SPLICE_AUTO)
 		return;
 	decide(s, i, loop_now(s->table->o.loop));
 	follow(s);
