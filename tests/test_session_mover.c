@@ -12,8 +12,6 @@
 #include <linux/socket.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "choose.h"
 #include "fake_splice.h"
@@ -208,72 +206,6 @@ static void bulk_does_not_enlarge_the_sources_buffer_without_end(void **state)
 	WAIT_FOR(&r, flow(&r, TO_CLIENT)->want_kernel);
 	assert_false(is_sized(&r, 1));
 	exchange(&r, 1000, MUCH);
-	part(&r);
-	rig_done(&r);
-}
-
-/* ---- a window that nobody opens ---- */
-
-static uint32_t told; /* times that a window was told */
-static int told_fd;
-
-int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
-{
-	if (level == IPPROTO_TCP && name == TCP_REPAIR) {
-		assert_int_equal(*(const int *)value, 0);
-		told++;
-		told_fd = fd;
-		return 0; /* with or without the privilege */
-	}
-	return (int)syscall(SYS_setsockopt, fd, level, name, value, len);
-}
-
-static void start_joined(struct rig *r)
-{
-	start(r);
-	verdict = CHOOSE_HOME;
-	WAIT_FOR(r, fake_splice_joined(r->splice) == 1);
-	told = 0;
-}
-
-static void fast_direction_that_falls_silent_is_told_its_window(void **state)
-{
-	struct rig r;
-
-	(void)state;
-	start_joined(&r);
-	exchange(&r, 1000, 100000);
-	rig_run_ms(&r, 50);
-	assert_int_equal(told, 0); /* it was never fast */
-	sample(&r, TO_CLIENT);
-	WAIT_FOR(&r, told == 3);
-	assert_int_equal(told_fd, rig_view(&r).record->fd[1]); /* its source's */
-	/* The pauses grow, and it is forgotten in the end. */
-	WAIT_FOR(&r, told == 6);
-	rig_run_ms(&r, 400);
-	assert_int_equal(told, 6);
-	/* Fast again: from the beginning. */
-	sample(&r, TO_CLIENT);
-	WAIT_FOR(&r, told == 7);
-	part(&r);
-	rig_done(&r);
-}
-
-static void direction_with_a_reader_is_not_told_its_window(void **state)
-{
-	struct rig r;
-
-	(void)state;
-	start_joined(&r);
-	r.client.deaf = true;
-	r.server.to_send += MUCH;
-	WAIT_FOR(&r, flow(&r, TO_CLIENT)->mode == FLOW_USER);
-	told = 0;
-	sample(&r, TO_CLIENT);
-	rig_run_ms(&r, 100);
-	assert_int_equal(told, 0);
-	r.client.deaf = false;
-	WAIT_FOR(&r, rig_exchanged(&r));
 	part(&r);
 	rig_done(&r);
 }
@@ -474,8 +406,6 @@ int main(void)
 		cmocka_unit_test(servers_socket_is_tuned_before_the_join),
 		cmocka_unit_test(servers_socket_is_tuned_at_once_if_it_never_joins),
 		cmocka_unit_test(bulk_does_not_enlarge_the_sources_buffer_without_end),
-		cmocka_unit_test(fast_direction_that_falls_silent_is_told_its_window),
-		cmocka_unit_test(direction_with_a_reader_is_not_told_its_window),
 		cmocka_unit_test(session_joins_in_mid_stream_when_it_is_worth_it),
 		cmocka_unit_test(session_that_is_never_worth_it_is_counted_as_such),
 		cmocka_unit_test(held_bytes_are_written_first_and_not_followed_by_others),

@@ -342,7 +342,6 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 	timer_init(&s->timer, on_timer);
 	timer_init(&s->retry, on_retry);
 	list_init(&s->away);
-	list_init(&s->fast);
 	for (int i = 0; i < 2; i++)
 		s->dirs[i].limit = budget_begin(t->o.budget);
 	if (s->dirs[SERVER].limit != t->o.tuning.begin)
@@ -392,7 +391,6 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 	t->table = map;
 	t->spare = eventfd(0, EFD_CLOEXEC);
 	session_mover_init(t);
-	session_window_init(t);
 	session_log_init(t);
 	*ret = t;
 	return 0;

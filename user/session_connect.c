@@ -64,7 +64,7 @@ enum splice_fallback session_join(struct session *s)
 			   as one. */
 			.extra = s->record->relayed[!i] + (i == SERVER ? 1 : 0),
 			.want_kernel = s->splice[i] != SPLICE_OFF,
-			.sample = s->splice[i] != SPLICE_OFF ? choose_sample : 0,
+			.sample = s->splice[i] == SPLICE_AUTO ? choose_sample : 0,
 		};
 	}
 	if (fallback == FALLBACK_NONE) {

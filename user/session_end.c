@@ -259,7 +259,6 @@ void session_end(struct session *s, enum session_end why)
 	loop_timer_clear(loop, &s->retry);
 	session_unqueue(s);
 	list_del(&s->away);
-	list_del(&s->fast);
 
 	close_ends(s, why);
 	write_log(s, why, bytes);

@@ -239,10 +239,7 @@ static void on_tick(struct timer *timer)
 
 void session_sampled(struct session *s, int i)
 {
-	if (!is_established(s))
-		return;
-	session_watch_window(s, i);
-	if (s->splice[i] != SPLICE_AUTO)
+	if (s->splice[i] != SPLICE_AUTO || !is_established(s))
 		return;
 	decide(s, i, loop_now(s->table->o.loop));
 	follow(s);

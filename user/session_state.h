@@ -7,7 +7,6 @@
  *	session_connect.c a server, a place in its queue, the connect, the join
  *	session_move.c	  bytes, their proof, and the end of each stream
  *	session_mover.c	  who moves them: the kernel or userspace
- *	session_window.c  a window that nobody opens
  *	session_end.c	  the flush after a reset, the one way out, the log line, the counters
  */
 #ifndef SHUNT_SESSION_STATE_H
@@ -58,9 +57,6 @@ struct direction {
 			 bring what was passed */
 	bool eof;     /* the source sent FIN */
 	bool done;    /* the peer was sent FIN, or is never to get another byte */
-	bool fast;    /* its window is watched: see session_window.c */
-	uint8_t still; /* ticks since its last segment */
-	uint64_t fast_segments;
 	uint32_t limit;		      /* bytes that may wait, unsent, in the peer */
 	bool charged;		      /* the budget knows of it */
 	uint8_t choice;		      /* enum choose_reason: who is to move it, and why */
@@ -91,7 +87,6 @@ struct session {
 	struct end ends[2];
 	struct direction dirs[2];
 	struct list away;     /* in the table's, while userspace moves something by choice */
-	struct list fast;     /* in the table's, while a window is watched */
 	struct timer timer;   /* connect, queue, turn-around; then inactivity */
 	struct timer retry;   /* look again at what no event tells */
 	struct later release; /* when it has ended */
@@ -126,8 +121,6 @@ struct sessions {
 		      negative = used */
 	struct list away; /* sessions that userspace moves by choice: looked at by the tick */
 	struct timer tick;
-	struct list fast; /* sessions whose windows are watched */
-	struct timer fast_tick;
 	struct thread_load load;
 	struct log_turn log; /* lines of this turn, which leave at its end */
 	struct later log_end;
@@ -215,14 +208,6 @@ void session_join_flushed(struct session *s);
 
 /* The program has counted another choose_sample segments of direction i. */
 void session_sampled(struct session *s, int i);
-
-/* ---- session_window.c ---- */
-
-void session_window_init(struct sessions *t);
-
-/* The kernel moved many segments of direction i: to be watched until it has been silent for a
- * while. */
-void session_watch_window(struct session *s, int i);
 
 /* ---- session_end.c ---- */
 

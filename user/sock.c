@@ -186,13 +186,6 @@ void sock_loosen(int fd)
 	set_int(fd, SOL_SOCKET, SO_BUF_LOCK, SOCK_SNDBUF_LOCK);
 }
 
-void sock_tell_window(int fd)
-{
-	/* That also takes SO_REUSEADDR back, without which a new daemon could not listen beside this connection. */
-	if (set_int(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_OFF) == 0)
-		set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-}
-
 bool sock_is_established(int fd)
 {
 	struct tcp_info info;

@@ -77,12 +77,6 @@ bool sock_fit(int fd, uint64_t bytes_per_s, bool ours);
 /* Takes both back: the kernel tunes the buffer again (from Linux 5.14 on). */
 void sock_loosen(int fd);
 
-/*
- * Sends an acknowledgment that tells the receive window as it is now. (Switching TCP_REPAIR off, even if it was not on, sends a window probe: kernel,
- * tcp_send_window_probe(). Needs CAP_NET_ADMIN; without it nothing is sent.)
- */
-void sock_tell_window(int fd);
-
 /* Neither end has sent its FIN, as far as the kernel knows; what is unread counts. */
 bool sock_is_established(int fd);
 
