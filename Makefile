@@ -27,7 +27,7 @@ BPF_CFLAGS := -g -O2 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werr
 
 USER_SRC := $(sort $(wildcard user/*.c))
 USER_OBJ := $(USER_SRC:user/%.c=$(BUILD)/user/%.o)
-TOOLS := $(BUILD)/exact $(BUILD)/edges $(BUILD)/shunt-dice
+TOOLS := $(BUILD)/exact $(BUILD)/edges $(BUILD)/changing $(BUILD)/shunt-dice $(BUILD)/shunt-scaled
 CHECK_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 BPF_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(filter-out %_help.c,$(wildcard tests/bpf_*.c))))
 
@@ -73,7 +73,7 @@ $(BUILD)/shunt: $(USER_OBJ)
 # ---- tools of the tests ----
 
 .PHONY: tools
-tools: $(TOOLS) ## build the tests' own clients and servers: build/exact, build/edges
+tools: $(TOOLS) ## build the tests' own clients and servers: build/exact, build/edges, build/changing
 
 $(BUILD)/tools/%.o: tests/tools/%.c Makefile
 	$(call say,CC,$@)
@@ -83,9 +83,11 @@ $(BUILD)/tools/%.o: tests/tools/%.c Makefile
 tool_objects = $(patsubst tests/tools/%.c,$(BUILD)/tools/%.o,$(sort $(wildcard tests/tools/$(1)*.c)))
 $(BUILD)/exact: $(call tool_objects,exact)
 $(BUILD)/edges: $(call tool_objects,edges)
-# The daemon with other dice.
-$(BUILD)/shunt-dice: $(BUILD)/tools/dice_choose.o $(filter-out %/choose.o,$(USER_OBJ))
-$(BUILD)/shunt-dice: TOOL_LIBS = $(BPF_LIBS) $(LIBS)
+$(BUILD)/changing: $(call tool_objects,changing) $(BUILD)/tools/exact_lib.o
+# The daemon with other choices: dice, and those of a machine that is a hundred times as fast.
+DAEMONS := $(BUILD)/shunt-dice $(BUILD)/shunt-scaled
+$(DAEMONS): $(BUILD)/shunt-%: $(BUILD)/tools/%_choose.o $(filter-out %/choose.o,$(USER_OBJ))
+$(DAEMONS): TOOL_LIBS = $(BPF_LIBS) $(LIBS)
 $(TOOLS):
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(TOOL_LIBS)
@@ -221,6 +223,11 @@ check-memcheck: all tools ## whole daemon under valgrind (root)
 .PHONY: check-kernels
 check-kernels: all tools $(CHECK_TESTS) $(BPF_TESTS) ## check, check-bpf and the daemon on Debian's kernels 6.1 and 6.12, emulated
 	$(Q)scripts/kernels.sh
+
+SOAK_SECONDS ?= 600
+.PHONY: soak
+soak: all tools ## everything at once for SOAK_SECONDS (600): every byte right, and nothing grows? (root; not in CI)
+	$(Q)SHUNT_BUILD=$(abspath $(BUILD)) scripts/soak.sh --seconds $(SOAK_SECONDS)
 
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -g -O1 -std=gnu11 -D_GNU_SOURCE -Iuser -Iinclude -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all

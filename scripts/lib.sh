@@ -22,7 +22,7 @@
 # Arguments of each script: [--quick] [--list] [NAME...]: smaller numbers; only names; only tests whose name contains a NAME.
 #
 # Settings, from the environment:
-#	SHUNT_BUILD	where shunt, exact and edges are	build
+#	SHUNT_BUILD	where shunt and the tools are	build
 #			(of a sanitized build, any complaint fails the test)
 #	SHUNT_NBTHREAD	threads of each daemon		the daemon's own choice
 #	SHUNT_WRAP	words in front of the daemon	(setarch -R, for one with the thread sanitizer)
@@ -46,8 +46,10 @@ HOME_DIR=/run/shunt-test	    # inside the namespaces
 BIN=$HOME_DIR/bin
 DAEMON=$BIN/balancer
 DICE=$BIN/dice	 # shunt-dice: throws dice for the movers
+SCALED=$BIN/scaled # shunt-scaled: chooses as if everything were a hundred times as fast
 PEER=$BIN/peer	 # exact
 CASES=$BIN/cases # edges
+CHANGER=$BIN/changer # changing
 T=$HOME_DIR/t			    # of the running test
 COMPLAINTS=$HOME_DIR/complaints	    # of the sanitizers
 STATS=$T/stats.sock
@@ -71,7 +73,7 @@ net_begin()
 	for tool in "${NEEDED[@]}"; do
 		PATH=$PATH:/usr/sbin:/sbin type -P "$tool" > /dev/null || missing+=("$tool")
 	done
-	for tool in shunt shunt-dice exact edges; do
+	for tool in shunt shunt-dice shunt-scaled exact edges changing; do
 		[ -x "$BUILD/$tool" ] || missing+=("$BUILD/$tool (make all tools)")
 	done
 	[ "$(id -u)" -eq 0 ] || missing+=("root")
@@ -108,9 +110,10 @@ prepare_machine()
 	mount -t tmpfs -o mode=755 tmpfs /run &&
 		mkdir -p "$BIN" "$T" /run/netns &&
 		mount -t bpf -o mode=700 bpf /sys/fs/bpf &&
-		cp "$BUILD/shunt" "$DAEMON" && cp "$BUILD/shunt-dice" "$DICE" &&
+		cp "$BUILD/shunt" "$DAEMON" && cp "$BUILD/shunt-dice" "$DICE" && cp "$BUILD/shunt-scaled" "$SCALED" &&
 		cp "$BUILD/exact" "$PEER" &&
 		cp "$BUILD/edges" "$CASES" &&
+		cp "$BUILD/changing" "$CHANGER" &&
 		ip link set lo up || return 1
 	: > "$HOME_DIR/results"
 	listen_to_sanitizers || return 1

@@ -86,11 +86,37 @@ static void send_in_bursts(struct rig *rig, int direction, uint32_t calls)
  * One transfer, at least that many changes, step by step: the client sends until the limit is
  * reached, since nobody reads; then the server reads, and userspace moves, until all has arrived.
  */
+/* Offers the next piece of direction 0, as far as it goes. Returns where the stream is then. */
+static uint64_t offer_piece(struct rig *rig, uint64_t sent, uint32_t size)
+{
+	static char buf[65536];
+	ssize_t len;
+
+	stream_fill(buf, 0, sent, size);
+	len = send(rig->client, buf, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+	assert_true(len > 0 || errno == EAGAIN);
+	rig_step(rig);
+	return sent + (uint64_t)MAX(len, 0);
+}
+
+/* The server reads direction 0 up to there, while userspace moves what was passed. */
+static void drain(struct rig *rig, uint64_t received, uint64_t sent)
+{
+	static char buf[65536];
+	ssize_t len;
+
+	while (received < sent) {
+		wait_for((len = recv(rig->server, buf, sizeof(buf), MSG_DONTWAIT)) >= 0, rig_step(rig), rig_say(rig));
+		assert_true(stream_is(buf, 0, received, (size_t)len));
+		assert_int_not_equal(len, 0);
+		received += (uint64_t)len;
+	}
+}
+
 static void change_movers(struct rig *rig, uint64_t limit, uint32_t pauses, uint32_t chunk)
 {
 	const uint64_t tired = now_ns() + EFFORT_MS * NS_PER_MS;
 	const struct pair_options small = {.rcvbuf = {0, 16384}, .mss = 2000};
-	static char buf[65536];
 	uint64_t sent = 0, received = 0;
 	struct flow *f;
 
@@ -98,27 +124,16 @@ static void change_movers(struct rig *rig, uint64_t limit, uint32_t pauses, uint
 	assert_ok(rig_join(rig, true, true));
 	f = rig_flow(rig, 0);
 	for (uint32_t n = 0; n < pauses && (now_ns() < tired || n < pauses / 10); n++) {
-		ssize_t len;
-
 		rig->no_pump[0] = true;
 		while (rig->events[0][FLOW_REASON_LIMIT] == n) {
-			stream_fill(buf, 0, sent, chunk);
-			len = send(rig->client, buf, chunk, MSG_DONTWAIT | MSG_NOSIGNAL);
-			assert_true(len > 0 || errno == EAGAIN);
-			sent += (uint64_t)MAX(len, 0);
-			rig_step(rig);
+			sent = offer_piece(rig, sent, chunk);
 			assert_true(sent - received < 64 * MB);
 		}
 		assert_int_equal(flow_get(f, mode), FLOW_USER);
 		assert_true(rig_backlog(rig, 0) <= MAX(limit, SEGMENT_MAX));
 		rig->no_pump[0] = false;
-		while (received < sent) {
-			wait_for((len = recv(rig->server, buf, sizeof(buf), MSG_DONTWAIT)) >= 0,
-				 rig_step(rig), rig_say(rig));
-			assert_true(stream_is(buf, 0, received, (size_t)len));
-			assert_int_not_equal(len, 0);
-			received += (uint64_t)len;
-		}
+		drain(rig, received, sent);
+		received = sent;
 	}
 	rig_turn(rig);
 	assert_int_equal(f->redirected + f->passed, sent);
@@ -135,11 +150,10 @@ static void what_waits_before_the_join_counts_against_the_limit(void **state)
 {
 	const struct pair_options small = {.rcvbuf = {0, 16384}, .mss = 2000};
 	const uint64_t limit = 256 * KB;
-	static char buf[65536];
+	static char buf[8192];
 	struct rig *rig = *state;
-	uint64_t sent = 0, received = 0;
+	uint64_t sent = 0;
 	struct flow *f;
-	ssize_t len;
 
 	rig_open(rig, &(struct rig_options){.limit = limit, .back = small});
 	while (sent < limit - 32 * KB) {
@@ -152,22 +166,12 @@ static void what_waits_before_the_join_counts_against_the_limit(void **state)
 	f = rig_flow(rig, 0);
 	rig->no_pump[0] = true;
 	while (!rig->events[0][FLOW_REASON_LIMIT]) {
-		stream_fill(buf, 0, sent, 4096);
-		len = send(rig->client, buf, 4096, MSG_DONTWAIT | MSG_NOSIGNAL);
-		assert_true(len > 0 || errno == EAGAIN);
-		sent += (uint64_t)MAX(len, 0);
-		rig_step(rig);
+		sent = offer_piece(rig, sent, 4096);
 		assert_true(f->redirected < limit);
 	}
 	assert_true(rig_backlog(rig, 0) <= limit);
 	rig->no_pump[0] = false;
-	while (received < sent) {
-		wait_for((len = recv(rig->server, buf, sizeof(buf), MSG_DONTWAIT)) >= 0, rig_step(rig),
-			 rig_say(rig));
-		assert_true(stream_is(buf, 0, received, (size_t)len));
-		assert_int_not_equal(len, 0);
-		received += (uint64_t)len;
-	}
+	drain(rig, 0, sent);
 	rig_assert_accounts(rig);
 }
 

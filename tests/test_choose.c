@@ -77,8 +77,8 @@ static void a_transfer_has_a_second_to_show_what_it_is(void **state)
 
 static void bulk_stays_out_of_the_kernel(void **state)
 {
-	struct choose_flow slower = transfer(99 * MB), faster = transfer(100 * MB), one_of_many = transfer(MB);
-	const struct choose_load busy = { .bytes_per_s = 100 * MB };
+	struct choose_flow slower = transfer(159 * MB), faster = transfer(160 * MB), one_of_many = transfer(MB);
+	const struct choose_load busy = { .bytes_per_s = 160 * MB };
 
 	(void)state;
 	assert_int_equal(choose(&slower, &quiet), CHOOSE_HOME);
@@ -101,7 +101,7 @@ static void bulk_leaves_the_kernel_late_and_comes_back_early(void **state)
 
 static void what_gets_no_turn_among_bulk_is_not_taken_for_a_chat(void **state)
 {
-	const struct choose_load busy = { .bytes_per_s = 100 * MB };
+	const struct choose_load busy = { .bytes_per_s = 160 * MB };
 	struct choose_flow late = { .age_ns = 999 * NS_PER_MS };
 	struct choose_flow starved = { .age_ns = 5 * NS_PER_SEC, .life_bytes_per_s = MB, .life_segments_per_s = 10 };
 

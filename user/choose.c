@@ -12,7 +12,7 @@
  * Bytes per second of a thread: as many keep a session out of the kernel, make a joined direction leave, and with less than the
  * third it comes back.
  */
-#define BULK_STAY (100ull * 1000000)
+#define BULK_STAY (160ull * 1000000)
 #define BULK_LEAVE (1600ull * 1000000)
 #define BULK_RETURN (800ull * 1000000)
 

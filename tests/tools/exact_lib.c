@@ -514,7 +514,6 @@ int connect_start(const struct options *o, uint64_t n, int rcvbuf)
 
 /* --- reports --- */
 
-static const char *mode_name = "exact";
 static unsigned int lines;
 
 void die(const char *what, ...)
@@ -522,7 +521,7 @@ void die(const char *what, ...)
 	va_list ap;
 
 	fflush(stdout);
-	fprintf(stderr, "%s: ", mode_name);
+	fprintf(stderr, "%s: ", program_invocation_short_name);
 	va_start(ap, what);
 	vfprintf(stderr, what, ap);
 	va_end(ap);
@@ -541,10 +540,11 @@ void complain(const char *fmt, ...)
 
 	if (lines++ >= MAX_LINES) {
 		if (lines == MAX_LINES + 1)
-			fprintf(stderr, "%s: further errors are only counted\n", mode_name);
+			fprintf(stderr, "%s: further errors are only counted\n",
+				program_invocation_short_name);
 		return;
 	}
-	fprintf(stderr, "%s: ", mode_name);
+	fprintf(stderr, "%s: ", program_invocation_short_name);
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
