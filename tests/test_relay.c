@@ -39,8 +39,8 @@ static struct relay relay;
 static union {
 	struct relay_scratch s;
 	char room[sizeof(struct relay_scratch) + SIZE];
-} buffer;
-static char *const scratch = buffer.s.bytes;
+} shared;
+static char *const scratch = shared.s.bytes;
 static uint64_t moved;
 
 static int setup(void **state)
@@ -73,7 +73,7 @@ static int teardown(void **state)
 
 static struct relay_outcome run(uint64_t budget)
 {
-	struct relay_outcome out = relay_run(&relay, source, sink, &buffer.s, SIZE, budget);
+	struct relay_outcome out = relay_run(&relay, source, sink, &shared.s, SIZE, budget);
 
 	moved += out.moved;
 	return out;

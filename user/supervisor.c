@@ -98,7 +98,7 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 	uint32_t idle_ms = s->look_ms ?: IDLE_MS;
 	uint64_t looked = now_ns();
 	sigset_t set = s->forward;
-	int status;
+	int status, forwarded = 0;
 
 	sigaddset(&set, SIGCHLD);
 	w->still = 0;
@@ -106,12 +106,16 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 		bool ready = __atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE);
 		int signal = wait_signal(&set, ready ? idle_ms : LOOK_MS);
 
-		if (waitpid(pid, &status, WNOHANG) == pid)
-			return status;
 		if (signal > 0 && signal != SIGCHLD)
 			*pending = signal;
+		if (waitpid(pid, &status, WNOHANG) == pid) {
+			/* It may have died before it took what it was sent; the next one does it again. */
+			*pending = *pending ?: forwarded;
+			return status;
+		}
 		if (ready && *pending) {
 			kill(pid, *pending);
+			forwarded = *pending;
 			*pending = 0;
 		}
 		if (ready && !*told) {
