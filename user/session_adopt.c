@@ -129,29 +129,47 @@ static const char *resume_joined(struct session *s, int i, const struct sock_pro
 	return NULL;
 }
 
-/* Of a socket without a connection: did the other end finish its stream, or was it a reset? */
-static bool has_ended(int fd)
+/*
+ * Of an end without a connection: bytes that it received and nobody has handed on, nor has still to
+ * read. No call tells whether it finished its stream or was reset; but a FIN is counted as a byte
+ * received: so 1 is a FIN, and 0 a reset. Where the worker may have held bytes, it cannot be told
+ * from those: -1.
+ */
+static int64_t surplus(const struct session *s, int i, const struct sock_progress p[2])
 {
-	char byte;
+	if (s->joined) {
+		const struct flow *f = flow_of(s, i);
 
-	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0;
+		return (int64_t)(p[i].received - s->record->relayed[i] - flow_get(f, redirected) -
+				 flow_get(f, passed));
+	}
+	if (s->record->held[i] || s->table->scratch->owner == s->number * 2ull + (uint64_t)i + 1)
+		return -1;
+	return (int64_t)(p[i].received - p[i].unread - (p[!i].written - (i == CLIENT ? 1 : 0)));
 }
 
-/* What is known of both ends. Returns what is wrong, or NULL; *ret_broken is an end that was reset, or -1. */
+/* What is known of both ends. Returns what is wrong, or NULL; *ret_broken is an end that was reset,
+ * or -1. */
 static const char *look_at_ends(struct session *s, struct sock_progress p[2], int *ret_broken)
 {
 	*ret_broken = -1;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 2; i++)
 		if (!has_end(s, i) || sock_progress(s->ends[i].poll.fd, &p[i]) < 0)
 			return "an end is missing";
+	for (int i = 0; i < 2; i++) {
+		int64_t left;
+
 		if (!p[i].gone)
 			continue;
-		if (s->record->done[!i] && has_ended(s->ends[i].poll.fd)) {
+		left = s->record->done[i] ? 1 : surplus(s, i, p);
+		if (left == 0) {
+			*ret_broken = i;
+		} else if (left == 1 && s->record->done[!i]) {
 			p[i].fin_sent = p[i].fin_received = true;
 			p[i].received--;
 			p[i].written--;
 		} else {
-			*ret_broken = i;
+			return "an end was reset meanwhile, or has finished";
 		}
 	}
 	return NULL;
@@ -166,7 +184,8 @@ static const char *resume_direction(struct session *s, int i, const struct sock_
 	/* One that is not joined reads its FIN (again). */
 	d->eof = s->joined ? p[i].fin_received : d->done;
 	s->record->eof[i] = d->eof;
-	d->charged = d->sized = true; /* the latter may be: it is for the kernel to tune when that may go home */
+	d->charged = d->sized =
+		true; /* the latter may be: it is for the kernel to tune when that may go home */
 	budget_charge(s->table->o.budget, d->limit);
 	if (d->done)
 		return NULL;

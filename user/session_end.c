@@ -143,7 +143,8 @@ static void write_log(const struct session *s, enum session_end why,
 		.backend = s->backend->conf->name,
 		.server = r->server ? s->backend->servers[r->server - 1].conf->name : NULL,
 		.queue_ms = r->server ? elapsed_ms(r->accepted_ns, s->record->placed_ns) : -1,
-		.connect_ms = r->connected_ns ? elapsed_ms(s->record->placed_ns, r->connected_ns) : -1,
+		.connect_ms =
+			r->connected_ns ? elapsed_ms(s->record->placed_ns, r->connected_ns) : -1,
 		.total_ms = elapsed_ms(r->accepted_ns, now),
 		.bytes_to_client = byte_total(&bytes[SERVER]),
 		.process_conns = stat_get(s->table->o.stats->current),
@@ -213,7 +214,8 @@ static void close_ends(struct session *s, enum session_end why)
 
 		if (fd < 0)
 			continue;
-		s->ends[i].poll.fd = s->record->fd[i] = -1; /* its number may soon be somebody else's */
+		s->ends[i].poll.fd = s->record->fd[i] =
+			-1; /* its number may soon be somebody else's */
 		/* Whose both streams are complete gets an orderly end, whatever became of the
 		 * other. */
 		if (why == END_CLEAN || (s->dirs[i].eof && s->dirs[!i].done))
