@@ -524,7 +524,7 @@ static void end_reset(struct end *e, int err)
 		end_ok(e);
 		return;
 	}
-	if (t.o->forgive_resets && err == ECONNRESET) {
+	if (t.o->forgive_resets && (err == ECONNRESET || err == EPIPE)) {
 		t.forgiven++;
 		end_done(e, false);
 		return;
