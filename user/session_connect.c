@@ -52,6 +52,10 @@ enum splice_fallback session_join(struct session *s)
 	struct splice_end ends[2];
 	int r;
 
+	/* Refused or not: nobody else may come to it. */
+	r = session_tune(s);
+	if (fallback == FALLBACK_NONE)
+		fallback = fallback_of(r);
 	/* A FIN that is not read yet: asked before, so that no socket is in the map without its
 	 * peer. */
 	for (int i = 0; fallback == FALLBACK_NONE && i < 2; i++)
@@ -66,10 +70,6 @@ enum splice_fallback session_join(struct session *s)
 			.want_kernel = s->splice[i] != SPLICE_OFF,
 			.sample = s->splice[i] == SPLICE_AUTO ? choose_sample : 0,
 		};
-	}
-	if (fallback == FALLBACK_NONE) {
-		r = session_tune(s);
-		fallback = fallback_of(r);
 	}
 	if (fallback == FALLBACK_NONE) {
 		r = splice_join(t->o.splice, s->number, t->o.thread, ends,

@@ -176,9 +176,11 @@ bool sock_fit(int fd, uint64_t bytes_per_s, bool ours)
 		value = size / 2; /* as it is */
 	if (!ours && value * 2 > size)
 		return false; /* the kernel has not come that far */
-	if (!ours || value * 2 != size)
-		set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)value); /* the kernel doubles it */
-	return true;
+	if (ours && value * 2 == size)
+		return true;
+	/* The kernel doubles it. */
+	return set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)value) == 0 ||
+	       set_int(fd, SOL_SOCKET, SO_RCVBUF, (int)value) == 0 || ours;
 }
 
 void sock_loosen(int fd)
