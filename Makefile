@@ -185,10 +185,12 @@ BPF_USES_mover := splice sock
 BPF_USES_overlap := splice sock
 BPF_USES_pins := splice sock
 BPF_USES_session := splice session session_% choose budget loop sock relay pool balance stats ledger log log_% addr tcplog
+BPF_USES_window := splice sock
 BPF_HELPS_flow := bpf_help
 BPF_HELPS_mover := bpf_help
 BPF_HELPS_pins := bpf_help
 BPF_HELPS_session := bpf_help conf netpair run_loop
+BPF_HELPS_window := bpf_help
 
 $(BPF_TESTS): $(BUILD)/tests/bpf_%: $(BUILD)/tests/bpf_%.o \
 		$$(filter $$(addprefix $(BUILD)/user/,$$(addsuffix .o,$$(BPF_USES_$$*))),$(USER_OBJ)) \

@@ -211,10 +211,18 @@ static void run_relay(struct session *s, int i)
  */
 static bool take_tokens(struct session *s, int i, uint32_t n)
 {
+	struct direction *d = &s->dirs[i];
+	struct flow *f = flow_of(s, i);
 	uint64_t left = n;
-	int r = relay_take(s->ends[i].poll.fd, s->table->scratch, SCRATCH_SIZE, &left);
+	int r;
 
-	s->dirs[i].tokens -= n - (uint32_t)left;
+	/* What comes while recv() opens the window finds them gone: who closes it again counts on
+	 * none of them. */
+	flow_set(f, unread, d->tokens - n);
+	r = relay_take(s->ends[i].poll.fd, s->table->scratch, SCRATCH_SIZE, &left);
+	d->tokens -= n - (uint32_t)left;
+	if (left)
+		flow_set(f, unread, d->tokens);
 	if (r == 0 || r == -EAGAIN)
 		return true;
 	session_end_broken(s, i, "bytes that were peeked at cannot be read");
@@ -243,6 +251,11 @@ static void open_window(struct session *s, int i)
 	d->seen = redirected;
 	if (d->tokens)
 		session_arm_retry(s);
+}
+
+void session_window_closed(struct session *s, int i)
+{
+	s->dirs[i].seen = flow_get(flow_of(s, i), redirected);
 }
 
 /*

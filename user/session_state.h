@@ -192,6 +192,9 @@ void session_loosen(struct session *s, int i);
 /* The peer of direction i takes bytes again. */
 void session_unblock(struct session *s, int i);
 
+/* Nothing will come until one of the unread bytes is read: the program says so. */
+void session_window_closed(struct session *s, int i);
+
 /* ---- session_mover.c ---- */
 
 void session_mover_init(struct sessions *t);
