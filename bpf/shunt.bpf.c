@@ -203,7 +203,7 @@ static __always_inline bool closes_window(struct __sk_buff *skb)
 
 	if (!tp)
 		return false;
-	return tp->inet_conn.icsk_inet.sk.sk_backlog.len > tp->inet_conn.icsk_inet.sk.sk_rcvbuf >> 1 && tp->rcv_wup + tp->rcv_wnd - tp->rcv_nxt < tp->advmss;
+	return tp->inet_conn.icsk_inet.sk.sk_backlog.len > tp->inet_conn.icsk_inet.sk.sk_rcvbuf >> 1 && (__s32)(tp->rcv_wup + tp->rcv_wnd - tp->rcv_nxt) < (__s32)tp->advmss;
 }
 
 SEC("sk_skb")
@@ -279,9 +279,10 @@ int shunt_verdict(struct __sk_buff *skb)
 		}
 	}
 
-	if (reason == FLOW_REASON_NONE && closes_window(skb)) {
-		/* A pause has the segment read. A daemon that is stopped would not: then the sender's probe must do. */
-		if (!shared->unread && !is_asleep(f))
+	/* Whoever has bytes to read is told; else a pause gives it some. A daemon that is stopped would not read: then the sender's probe must do. */
+	if (reason == FLOW_REASON_NONE && closes_window(skb) && !is_asleep(f)) {
+		leave(0, FLOW_COUNT_WINDOW);
+		if (!shared->unread)
 			reason = FLOW_REASON_WINDOW;
 		else
 			notify(f, index, FLOW_REASON_WINDOW, cookie);

@@ -98,7 +98,8 @@ enum flow_exit {
 	FLOW_EXIT_BROKEN = 9,	     /* dropped: see FLOW_REASON_BROKEN */
 	FLOW_COUNT_TRIMMED =
 		10, /* not an exit: segments whose head had come before and was cut off */
-	FLOW_EXIT_MAX = 11,
+	FLOW_COUNT_WINDOW = 11,	     /* not an exit: segments behind which the window closes, see FLOW_REASON_WINDOW */
+	FLOW_EXIT_MAX = 12,
 };
 
 #define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of a thread's ring: 10,922 records */

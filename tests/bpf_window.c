@@ -23,6 +23,7 @@ struct window_test {
 	struct rig *rig;
 	uint64_t sent, received;
 	uint32_t unread; /* bytes that were moved, and left in the socket */
+	uint64_t closed; /* windows that the program saw closing, as of the last look */
 };
 
 /* The client offers bytes until its own queue is full: so many wait behind the closed window. */
@@ -74,9 +75,8 @@ static void read_moved(struct window_test *t, uint32_t but)
 }
 
 /*
- * Userspace moves what was passed, and publishes it; the last thing that it does is to read it, all
- * but `unread` bytes, which opens the window while it holds the lock. Returns false if the
- * direction is still userspace's.
+ * Userspace moves what was passed, and publishes it; the last thing that it does is to read it, all but `unread` bytes, which
+ * opens the window while it holds the lock. Returns false if that was not to be: more had been passed, or not all could be read.
  */
 static bool come_home(struct window_test *t, uint32_t unread)
 {
@@ -84,6 +84,8 @@ static bool come_home(struct window_test *t, uint32_t unread)
 	struct flow *f = rig_flow(rig, 0);
 	size_t n;
 
+	if (flow_get(f, passed) == f->moved)
+		return flow_get(f, mode) == FLOW_KERNEL;
 	read_moved(t, 0);
 	wait_until(is_proven(t));
 	n = (size_t)(flow_get(f, passed) - f->moved);
@@ -94,41 +96,44 @@ static bool come_home(struct window_test *t, uint32_t unread)
 	flow_set(f, unread, MIN(unread, t->unread));
 	flow_set(f, moved, f->moved + n);
 	read_moved(t, unread);
-	return flow_get(f, mode) == FLOW_KERNEL || f->reason == FLOW_REASON_WINDOW;
+	return flow_get(f, passed) == f->moved;
 }
 
-/* A direction that came home in such a way that its sender sees a closed window. */
-static void close_window(struct window_test *t, struct rig *rig, uint32_t unread)
+/* Has another window been closed since the last time? */
+static bool has_closed(struct window_test *t)
 {
-	struct flow *f;
+	uint64_t before = t->closed;
 
-	*t = (struct window_test){.rig = rig};
-	rig_open(rig, &(struct rig_options){.front.rcvbuf[1] = WINDOW / 2, .limit = 8 * MB});
+	rig_step(t->rig);
+	t->closed = exits(t->rig, FLOW_COUNT_WINDOW);
+	return t->closed > before;
+}
+
+/* A transfer in userspace: the sender has more to send than the window takes. */
+static void begin(struct window_test *t, struct rig *rig)
+{
+	*t = (struct window_test){ .rig = rig };
+	rig_open(rig, &(struct rig_options){ .front.rcvbuf[1] = WINDOW / 2, .front.mss = 4096, .limit = 8 * MB });
 	rig->no_pump[0] = true;
 	assert_ok(rig_join(rig, false, true));
-	f = rig_flow(rig, 0);
-	for (int round = 0; round < ROUNDS; round++) {
-		fill(t);
-		wait_until(flow_get(f, mode) == FLOW_USER &&
-			   flow_get(f, passed) > f->moved + unread);
-		flow_set(f, want_kernel, 1);
-		wait_until(come_home(t, unread));
-		rig_step(rig);
-		if (rig->events[0][FLOW_REASON_WINDOW])
-			return;
-		flow_set(f, want_kernel, 0);
-	}
-	rig_say(rig);
-	fail_msg("no window was closed in %d rounds", ROUNDS);
 }
 
-/* All arrives, and no sender had to ask. */
+static void fill_in_userspace(struct window_test *t)
+{
+	struct flow *f = rig_flow(t->rig, 0);
+
+	flow_set(f, want_kernel, 0);
+	fill(t);
+	wait_until((drain(t), flow_get(f, mode) == FLOW_USER && flow_get(f, passed) > f->moved));
+	flow_set(f, want_kernel, 1);
+}
+
+/* All arrives. */
 static void finish(struct window_test *t)
 {
 	struct flow *f = rig_flow(t->rig, 0);
 
-	wait_for(t->received == t->sent, (come_home(t, 0), rig_step(t->rig), drain(t)),
-		 rig_say(t->rig));
+	wait_for(t->received == t->sent, (come_home(t, 0), rig_step(t->rig), drain(t)), rig_say(t->rig));
 	assert_int_equal(f->moved, f->passed);
 	rig_assert_accounts(t->rig);
 }
@@ -139,8 +144,14 @@ static void a_window_that_nobody_opens_pauses_its_direction(void **state)
 	struct window_test t;
 	struct flow *f;
 
-	close_window(&t, rig, 0);
+	begin(&t, rig);
 	f = rig_flow(rig, 0);
+	for (int round = 0; round < ROUNDS && !t.closed; round++) {
+		fill_in_userspace(&t);
+		come_home(&t, 0);
+		has_closed(&t);
+	}
+	assert_int_equal(t.closed, 1);
 	assert_int_equal(rig->events[0][FLOW_REASON_WINDOW], 1);
 	assert_int_equal(f->mode, FLOW_USER);
 	assert_int_equal(f->reason, FLOW_REASON_WINDOW);
@@ -148,53 +159,85 @@ static void a_window_that_nobody_opens_pauses_its_direction(void **state)
 	finish(&t);
 }
 
+/*
+ * With unread bytes there is no pause; nothing moves; and one of them sets it going again, sooner than the sender would ask (200 ms).
+ * A machine that stands still in between may be told something else: another round.
+ */
 static void an_unread_byte_opens_the_window_without_a_pause(void **state)
 {
+	const uint64_t soon = 100 * NS_PER_MS;
 	struct rig *rig = *state;
 	struct window_test t;
-	uint64_t redirected;
+	bool shown = false;
 	struct flow *f;
 
-	close_window(&t, rig, 2);
+	begin(&t, rig);
 	f = rig_flow(rig, 0);
-	assert_int_equal(f->mode, FLOW_KERNEL);
-	assert_int_equal(f->passed, f->moved);
-	/* Nothing comes, and much is waiting. */
-	redirected = f->redirected;
-	assert_true(t.sent > f->redirected + f->moved + MB);
-	read_moved(&t, 1);
-	wait_until(flow_get(f, redirected) > redirected);
+	for (int round = 0; round < ROUNDS && !shown; round++) {
+		uint64_t redirected, began, pauses, windows;
+
+		fill_in_userspace(&t);
+		pauses = f->pauses;
+		windows = rig->events[0][FLOW_REASON_WINDOW];
+		began = now_ns();
+		if (!come_home(&t, 2) || !has_closed(&t))
+			continue;
+		redirected = flow_get(f, redirected);
+		for (int i = 0; i < 20; i++)
+			rig_turn(rig);
+		if (flow_get(f, redirected) != redirected || t.sent == f->redirected + f->moved)
+			continue;
+		assert_int_equal(f->mode, FLOW_KERNEL);
+		assert_int_equal(f->pauses, pauses);
+		assert_true(rig->events[0][FLOW_REASON_WINDOW] > windows);
+		read_moved(&t, 1);
+		while (flow_get(f, redirected) == redirected && now_ns() - began < soon)
+			rig_step(rig);
+		shown = flow_get(f, redirected) > redirected && now_ns() - began < soon;
+	}
+	assert_true(shown);
 	finish(&t);
 }
 
-/* Who is stopped reads nothing: what would be passed to it would stay, and with it the direction.
- */
+/* Who is stopped reads nothing: what would be passed to it would stay, and with it the direction. */
 static void a_direction_is_not_paused_for_a_daemon_that_takes_no_events(void **state)
 {
 	struct rig *rig = *state;
 	struct window_test t;
 	struct flow *f, *other;
+	uint64_t pauses;
+	bool shown = false;
 
-	close_window(&t, rig, 0);
+	begin(&t, rig);
 	f = rig_flow(rig, 0);
 	other = rig_flow(rig, 1);
-	assert_int_equal(other->sample, 0);
 	other->sample = 1;
-	for (uint32_t i = 0; i <= SHUNT_EVENTS_ASLEEP / 24; i++) {
-		char c;
+	for (int round = 0; round < ROUNDS && !shown; round++) {
+		uint64_t redirected, probe = now_ns() + 100 * NS_PER_MS;
 
-		send_all(rig->server, "x", 1);
-		recv_all(rig->client, &c, 1);
-	}
-	for (int round = 0; round < ROUNDS && flow_get(f, pauses) == 1; round++) {
-		uint64_t redirected = flow_get(f, redirected);
+		splice_dispatch(rig->sp, 0, NULL, NULL);
+		fill_in_userspace(&t);
+		pauses = f->pauses;
+		redirected = f->redirected;
+		for (uint32_t i = 0; i <= SHUNT_EVENTS_ASLEEP / 24; i++) {
+			char c;
 
-		wait_until(come_home(&t, 0));
-		if (flow_get(f, mode) == FLOW_KERNEL && flow_get(f, redirected) > redirected)
-			break;
+			send_all(rig->server, "x", 1);
+			recv_all(rig->client, &c, 1);
+		}
+		come_home(&t, 0);
+		/* All that the window takes is redirected, and then it is closed: as if the program had no eye for it. */
+		while (now_ns() < probe && flow_get(f, redirected) < redirected + WINDOW / 4)
+			;
+		assert_int_equal(f->pauses, pauses);
+		redirected = flow_get(f, redirected);
+		while (now_ns() < probe && flow_get(f, redirected) == redirected)
+			;
+		shown = flow_get(f, redirected) == redirected && redirected + f->moved < t.sent;
 	}
-	assert_int_equal(f->mode, FLOW_KERNEL);
-	assert_int_equal(f->pauses, 1);
+	assert_true(shown);
+	assert_int_equal(f->reason, FLOW_REASON_RESUMED);
+	assert_int_equal(exits(rig, FLOW_COUNT_WINDOW), 0);
 	splice_dispatch(rig->sp, 0, NULL, NULL);
 	finish(&t);
 }

@@ -221,22 +221,22 @@ static void unread_bytes_open_the_window(void **state)
 	(void)state;
 	start_joined(&r);
 	f = flow(&r, TO_SERVER);
-	fake_splice_pause(r.splice, TO_SERVER, FLOW_REASON_LIMIT);
-	r.client.to_send = 1000;
-	WAIT_FOR(&r, rig_exchanged(&r));
-	assert_in_range(f->unread, 50, 100);
-	r.client.to_send++; /* home again, of which an event tells */
-	WAIT_FOR(&r, f->redirected == 1);
-	rig_run_ms(&r, 10); /* the timer, which reads one by one too, waits for milliseconds now */
-	unread = f->unread;
-	r.client.to_send++;
-	WAIT_FOR(&r, f->redirected == 2);
+	do { /* a machine that stands still meanwhile: the timer reads them all */
+		fake_splice_pause(r.splice, TO_SERVER, FLOW_REASON_LIMIT);
+		r.client.to_send += 1000;
+		WAIT_FOR(&r, rig_exchanged(&r));
+		r.client.to_send++; /* home again, of which an event tells */
+		WAIT_FOR(&r, rig_exchanged(&r));
+		rig_run_ms(&r, 2); /* the timer, which reads them too, waits for a millisecond now */
+		r.client.to_send++;
+		WAIT_FOR(&r, rig_exchanged(&r));
+		unread = f->unread;
+	} while (!unread);
 	fake_splice_event(r.splice, TO_SERVER, FLOW_REASON_WINDOW, session_cookie(&r, 0));
 	rig_turn(&r);
 	assert_true(f->unread < unread);
 	/* The rest is read while nothing comes: it would hold the memory of its segment. */
 	WAIT_FOR(&r, f->unread == 0);
-	assert_int_equal(f->pauses, 1);
 	part(&r);
 	rig_done(&r);
 }
@@ -251,7 +251,7 @@ static void direction_that_was_paused_for_its_window_comes_home(void **state)
 	fake_splice_pause(r.splice, TO_SERVER, FLOW_REASON_WINDOW);
 	r.client.to_send = 1000;
 	WAIT_FOR(&r, rig_exchanged(&r));
-	assert_in_range(flow(&r, TO_SERVER)->unread, 50, 100);
+	assert_int_equal(flow(&r, TO_SERVER)->moved, 1000);
 	r.client.to_send = 2000;
 	WAIT_FOR(&r, rig_exchanged(&r));
 	assert_int_equal(rig_view(&r).mover[TO_SERVER], FLOW_KERNEL);

@@ -14,6 +14,7 @@
 #define FIT_FIRST (512u * 1024)	     /* bytes after which the source's buffer is fitted, */
 #define FIT_AGAIN (4u * 1024 * 1024) /* and again */
 #define TOKENS 100		     /* looks at a window that might be closed */
+#define PATIENT_LOOKS 8	     /* in vain, before more than one token is spent on a look */
 #define MISSING_NS (1000 * NS_PER_MS) /* before missing bytes are given up: a reset */
 
 /* The peer's stream gets its FIN, behind everything. */
@@ -241,12 +242,13 @@ static void open_window(struct session *s, int i)
 	uint64_t redirected = flow_get(flow_of(s, i), redirected);
 
 	if (redirected == d->seen) {
-		if (!take_tokens(s, i, 1))
+		/* One does, unless the window is closed by the memory of these bytes' own segment. */
+		d->opened = (uint8_t)MIN(d->opened + 1, UINT8_MAX);
+		if (!take_tokens(s, i, d->opened < PATIENT_LOOKS ? 1 : MIN(d->opened * 2u, d->tokens)))
 			return;
-		d->opened = true;
 	} else if (d->opened) {
 		s->retry_ns = 0; /* that was it: it may happen again soon */
-		d->opened = false;
+		d->opened = 0;
 	}
 	d->seen = redirected;
 	if (d->tokens)
@@ -255,7 +257,13 @@ static void open_window(struct session *s, int i)
 
 void session_window_closed(struct session *s, int i)
 {
-	s->dirs[i].seen = flow_get(flow_of(s, i), redirected);
+	struct direction *d = &s->dirs[i];
+	const struct flow *f = flow_of(s, i);
+
+	if (!is_established(s) || !d->tokens || flow_get(f, passed) != f->moved)
+		return; /* what was passed opens it */
+	s->retry_ns = 0;
+	take_tokens(s, i, 1);
 }
 
 /*
@@ -321,9 +329,10 @@ static bool move_passed(struct session *s, int i)
 	 * left for later: see open_window().
 	 */
 	out = relay_offer(source, sink, t->scratch, MIN(left, SCRATCH_SIZE));
-	flow_set(f, moved, f->moved + out.moved);
 	d->tokens = (uint32_t)out.moved;
 	kept = out.moved == left && !d->eof ? (uint32_t)MIN(left / 2, TOKENS) : 0;
+	flow_set(f, unread, kept);
+	flow_set(f, moved, f->moved + out.moved);
 	if (!take_tokens(s, i, d->tokens - kept))
 		return false;
 	if (d->tokens)

@@ -49,7 +49,7 @@ struct direction {
 	uint8_t slow;	 /* how often in a row the peer needed long for half its queue; */
 	bool sized;	 /* the source's receive buffer is ours: see sock_tighten(), sock_fit() */
 	uint32_t tokens; /* bytes that were written but are still unread: see open_window() */
-	bool opened;	 /* the last look spent one */
+	uint8_t opened;	 /* looks in a row that spent some */
 	uint64_t seen;	 /* redirected bytes as of the last look */
 	uint64_t blocked_ns; /* since when it is blocked */
 	uint64_t missing_ns; /* since when bytes are missing: see is_overdue() */
@@ -192,7 +192,7 @@ void session_loosen(struct session *s, int i);
 /* The peer of direction i takes bytes again. */
 void session_unblock(struct session *s, int i);
 
-/* Nothing will come until one of the unread bytes is read: the program says so. */
+/* Nothing will come until one of the unread bytes is read: the program says so. May end the session. */
 void session_window_closed(struct session *s, int i);
 
 /* ---- session_mover.c ---- */

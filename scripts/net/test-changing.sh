@@ -215,7 +215,7 @@ has_moved_enough()
 
 	is_running talk || fail "expected the connection to go on, got: $(tail -n 1 "$T/talk.err" "$T/changes.err")"
 	read -r kernel user <<< "$(moved "$1")"
-	[ "$kernel" -ge 1000000000 ] || [ "$user" -ge 8000000000 ]
+	[ "$kernel" -ge 1000000000 ] || { [ "$kernel" -gt 100000000 ] && [ "$user" -ge 8000000000 ]; }
 }
 
 # On one CPU the sender answers a window update at once, while its receiver's lock is held: the segments wait in a backlog that counts
@@ -224,7 +224,7 @@ bulk_in_the_kernel_does_not_stall_on_one_cpu()
 {
 	local phase
 
-	taskset -pc 0 "$BASHPID" > /dev/null
+	taskset -pc "$(taskset -pc $BASHPID | grep -o '[0-9]*$')" "$BASHPID" > /dev/null
 	start_changes "$DAEMON" "$KERNEL"
 	begin chat
 	becomes "a session in the kernel" " state=SPLICED "
