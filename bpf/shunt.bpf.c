@@ -203,7 +203,8 @@ static __always_inline bool closes_window(struct __sk_buff *skb)
 
 	if (!tp)
 		return false;
-	return tp->inet_conn.icsk_inet.sk.sk_backlog.len > tp->inet_conn.icsk_inet.sk.sk_rcvbuf >> 1 && (__s32)(tp->rcv_wup + tp->rcv_wnd - tp->rcv_nxt) < (__s32)tp->advmss;
+	return tp->inet_conn.icsk_inet.sk.sk_backlog.len > tp->inet_conn.icsk_inet.sk.sk_rcvbuf >> 1 &&
+	       (__s32)(tp->rcv_wup + tp->rcv_wnd - tp->rcv_nxt) < (__s32)tp->advmss;
 }
 
 SEC("sk_skb")
@@ -279,7 +280,10 @@ int shunt_verdict(struct __sk_buff *skb)
 		}
 	}
 
-	/* Whoever has bytes to read is told; else a pause gives it some. A daemon that is stopped would not read: then the sender's probe must do. */
+	/*
+	 * Whoever has bytes to read is told; else a pause gives it some. A daemon that is stopped would not read: then the sender's
+	 * probe must do.
+	 */
 	if (reason == FLOW_REASON_NONE && closes_window(skb) && !is_asleep(f)) {
 		leave(0, FLOW_COUNT_WINDOW);
 		if (!shared->unread)
