@@ -14,8 +14,9 @@ random_sessions()
 {
 	local count=$1 front=$2 back=$3 seed=${SHUNT_NET_SEED:-$RANDOM}
 
+	# A client may have gone while its last bytes are still on their way to a slow server, over a network that loses some.
 	# shellcheck disable=SC2086 # words
-	spawn serve ${SERVE:-} "$PEER" serve --listen "$back"
+	spawn serve ${SERVE:-} "$PEER" serve --listen "$back" --grace 15
 	wait_until "the server to listen" 10 has_line "$T/serve.out" '^ready'
 	# shellcheck disable=SC2086
 	spawn drive ${DRIVER:-} "$PEER" drive --connect "$front" --sessions "$count" --concurrency 64 --max-bytes "${BYTES:-4m}" \
