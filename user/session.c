@@ -293,8 +293,6 @@ static void on_flow_event(void *arg, const struct flow_event *e)
 		return; /* one end got into the map, the other did not: the program only passes */
 	if (e->reason == FLOW_REASON_WINDOW)
 		session_window_closed(s, i);
-	if (s->ended)
-		return;
 	session_run(s, i);
 	session_update(s);
 }

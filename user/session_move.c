@@ -14,7 +14,7 @@
 #define FIT_FIRST (512u * 1024)	     /* bytes after which the source's buffer is fitted, */
 #define FIT_AGAIN (4u * 1024 * 1024) /* and again */
 #define TOKENS 100		     /* looks at a window that might be closed */
-#define PATIENT_LOOKS 8	     /* in vain, before more than one token is spent on a look */
+#define PATIENT_LOOKS 8		     /* in vain, before more than one token is spent on a look */
 #define MISSING_NS (1000 * NS_PER_MS) /* before missing bytes are given up: a reset */
 
 /* The peer's stream gets its FIN, behind everything. */
@@ -234,17 +234,20 @@ static bool take_tokens(struct session *s, int i, uint32_t n)
  * A redirecting socket has no reader, and so nobody who would open a closed window, if an
  * acknowledgment was sent while the socket's backlog counted against its buffer. So a direction
  * that came home keeps some bytes, written already, unread: reading one makes TCP look at the
- * window again. One is spent whenever nothing has come since the last look.
+ * window again. The program tells when (session_window_closed()); besides, one is spent whenever
+ * nothing has come since the last look, and soon more than one: it may be the memory of their own
+ * segment that keeps the window closed.
  */
 static void open_window(struct session *s, int i)
 {
 	struct direction *d = &s->dirs[i];
 	uint64_t redirected = flow_get(flow_of(s, i), redirected);
+	uint32_t n;
 
 	if (redirected == d->seen) {
-		/* One does, unless the window is closed by the memory of these bytes' own segment. */
 		d->opened = (uint8_t)MIN(d->opened + 1, UINT8_MAX);
-		if (!take_tokens(s, i, d->opened < PATIENT_LOOKS ? 1 : MIN(d->opened * 2u, d->tokens)))
+		n = d->opened < PATIENT_LOOKS ? 1 : MIN(d->opened * 2u, d->tokens);
+		if (!take_tokens(s, i, n))
 			return;
 	} else if (d->opened) {
 		s->retry_ns = 0; /* that was it: it may happen again soon */
