@@ -27,7 +27,7 @@ BPF_CFLAGS := -g -O2 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werr
 
 USER_SRC := $(sort $(wildcard user/*.c))
 USER_OBJ := $(USER_SRC:user/%.c=$(BUILD)/user/%.o)
-TOOLS := $(BUILD)/exact $(BUILD)/edges $(BUILD)/changing $(BUILD)/shunt-dice $(BUILD)/shunt-scaled
+TOOLS := $(BUILD)/exact $(BUILD)/edges $(BUILD)/changing $(BUILD)/shunt-dice $(BUILD)/shunt-scaled $(BUILD)/shunt-mortal
 CHECK_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 BPF_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(filter-out %_help.c,$(wildcard tests/bpf_*.c))))
 
@@ -85,9 +85,13 @@ $(BUILD)/exact: $(call tool_objects,exact)
 $(BUILD)/edges: $(call tool_objects,edges)
 $(BUILD)/changing: $(call tool_objects,changing) $(BUILD)/tools/exact_lib.o
 # The daemon with other choices: dice, and those of a machine that is a hundred times as fast.
-DAEMONS := $(BUILD)/shunt-dice $(BUILD)/shunt-scaled
-$(DAEMONS): $(BUILD)/shunt-%: $(BUILD)/tools/%_choose.o $(filter-out %/choose.o,$(USER_OBJ))
-$(DAEMONS): TOOL_LIBS = $(BPF_LIBS) $(LIBS)
+$(BUILD)/shunt-dice $(BUILD)/shunt-scaled: $(BUILD)/shunt-%: $(BUILD)/tools/%_choose.o $(filter-out %/choose.o,$(USER_OBJ))
+# And one whose worker dies where a test wants it: it throws dice too, or short sessions would never see the kernel.
+MORTAL := socket connect accept4 close shutdown setsockopt getsockopt recv send epoll_ctl madvise sigtimedwait \
+	bpf_map_update_elem bpf_map_delete_elem
+$(BUILD)/shunt-mortal: $(BUILD)/tools/mortal.o $(BUILD)/tools/dice_choose.o $(filter-out %/choose.o,$(USER_OBJ))
+$(BUILD)/shunt-mortal: ALL_LDFLAGS += $(foreach f,$(MORTAL),-Wl,--wrap=$(f))
+$(BUILD)/shunt-dice $(BUILD)/shunt-scaled $(BUILD)/shunt-mortal: TOOL_LIBS = $(BPF_LIBS) $(LIBS)
 $(TOOLS):
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(TOOL_LIBS)
@@ -186,10 +190,12 @@ BPF_USES_mover := splice sock addr
 BPF_USES_overlap := splice sock addr
 BPF_USES_pins := splice sock addr
 BPF_USES_session := splice session session_% choose budget loop sock relay pool shared balance stats ledger log log_% addr tcplog
+BPF_USES_window := splice sock addr
 BPF_HELPS_flow := bpf_help
 BPF_HELPS_mover := bpf_help
 BPF_HELPS_pins := bpf_help
 BPF_HELPS_session := bpf_help conf netpair run_loop
+BPF_HELPS_window := bpf_help
 
 $(BPF_TESTS): $(BUILD)/tests/bpf_%: $(BUILD)/tests/bpf_%.o \
 		$$(filter $$(addprefix $(BUILD)/user/,$$(addsuffix .o,$$(BPF_USES_$$*))),$(USER_OBJ)) \

@@ -113,6 +113,24 @@ static __always_inline struct flow_event *begin_change(const struct flow *f, __u
 	return e;
 }
 
+/* An event without a change. */
+static __always_inline void notify(const struct flow *f, __u32 index, __u32 reason, __u64 cookie)
+{
+	struct flow_event *e = begin_change(f, index, reason, cookie);
+
+	if (e)
+		bpf_ringbuf_submit(e, 0);
+}
+
+/* So many bytes of events wait that nobody may be awake to read what would be passed. */
+static __always_inline bool is_asleep(const struct flow *f)
+{
+	__u32 thread = f->thread;
+	void *ring = bpf_map_lookup_elem(&events, &thread);
+
+	return !ring || bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > SHUNT_EVENTS_ASLEEP;
+}
+
 static __always_inline void set_mode(struct flow *f, __u32 mode, __u32 reason)
 {
 	f->mode = mode;
@@ -173,6 +191,22 @@ static __always_inline __s64 trim(struct __sk_buff *skb, struct flow *f)
 	return skb->len;
 }
 
+/*
+ * Will the sender see a closed window, though everything is redirected? Segments that arrive while a process holds the socket's
+ * lock wait in its backlog, and until the last of them is worked off all of them count as if they still filled the receive
+ * buffer (kernel: __release_sock(), tcp_space()). A reader would open the window again; a redirecting socket has none.
+ */
+static __always_inline bool closes_window(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+
+	if (!tp)
+		return false;
+	return tp->inet_conn.icsk_inet.sk.sk_backlog.len > tp->inet_conn.icsk_inet.sk.sk_rcvbuf >> 1 &&
+	       (__s32)(tp->rcv_wup + tp->rcv_wnd - tp->rcv_nxt) < (__s32)tp->advmss;
+}
+
 SEC("sk_skb")
 int shunt_verdict(struct __sk_buff *skb)
 {
@@ -200,9 +234,7 @@ int shunt_verdict(struct __sk_buff *skb)
 
 	fresh = trim(skb, f);
 	if (fresh < 0) {
-		event = begin_change(f, index, FLOW_REASON_BROKEN, cookie);
-		if (event)
-			bpf_ringbuf_submit(event, 0);
+		notify(f, index, FLOW_REASON_BROKEN, cookie);
 		return leave(SK_DROP, FLOW_EXIT_BROKEN);
 	}
 	if (!fresh)
@@ -248,6 +280,17 @@ int shunt_verdict(struct __sk_buff *skb)
 		}
 	}
 
+	/*
+	 * Whoever has bytes to read is told; else a pause gives it some. A daemon that is stopped would not read: then the sender's
+	 * probe must do.
+	 */
+	if (reason == FLOW_REASON_NONE && closes_window(skb) && !is_asleep(f)) {
+		leave(0, FLOW_COUNT_WINDOW);
+		if (!shared->unread)
+			reason = FLOW_REASON_WINDOW;
+		else
+			notify(f, index, FLOW_REASON_WINDOW, cookie);
+	}
 	if (reason != FLOW_REASON_NONE) {
 		event = begin_change(f, index, reason, cookie);
 		if (event) {
@@ -262,11 +305,8 @@ int shunt_verdict(struct __sk_buff *skb)
 
 	f->redirected += len;
 	f->segments++;
-	if (f->sample && !(f->segments % f->sample)) {
-		event = begin_change(f, index, FLOW_REASON_SAMPLE, cookie);
-		if (event)
-			bpf_ringbuf_submit(event, 0);
-	}
+	if (f->sample && !(f->segments % f->sample))
+		notify(f, index, FLOW_REASON_SAMPLE, cookie);
 	if (bpf_sk_redirect_map(skb, &sockets, index ^ 1, 0) == SK_PASS)
 		return leave(SK_PASS, way);
 	return leave(SK_DROP, FLOW_EXIT_REDIRECT_LOST);

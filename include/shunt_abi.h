@@ -19,7 +19,7 @@ typedef __u64 shunt_u64;
 typedef __u32 shunt_u32;
 #endif
 
-#define SHUNT_ABI_VERSION 2
+#define SHUNT_ABI_VERSION 3
 #define SHUNT_CACHE_LINE __attribute__((aligned(64)))
 
 /* Which side moves the bytes of a direction. */
@@ -37,7 +37,8 @@ enum flow_reason {
 	FLOW_REASON_RESUMED = 4,   /* USER -> KERNEL */
 	FLOW_REASON_BROKEN = 5,	   /* bytes are missing or could not be trimmed: the session must be reset */
 	FLOW_REASON_SAMPLE = 6,	   /* no change: another `sample` segments were redirected */
-	FLOW_REASON_MAX = 7,
+	FLOW_REASON_WINDOW = 7,	   /* the sender is to see a closed window, which only a reader opens. No change if there are `unread` bytes */
+	FLOW_REASON_MAX = 8,
 };
 
 struct flow {
@@ -61,6 +62,7 @@ struct flow {
 	shunt_u32 want_kernel;
 	shunt_u32 thread; /* that owns the session: whose ring gets its events */
 	shunt_u32 sample; /* tell of every so many segments (FLOW_REASON_SAMPLE); 0 = never */
+	shunt_u32 unread; /* bytes that were moved, but are still to be read: each of them opens the window once */
 };
 
 /* What a record of a ring buffer of `events` says. */
@@ -83,10 +85,12 @@ enum flow_exit {
 	FLOW_EXIT_REDIRECT_LOST = 8, /* bpf_sk_redirect_map refused: the segment is gone, the session is being reset */
 	FLOW_EXIT_BROKEN = 9,	     /* dropped: see FLOW_REASON_BROKEN */
 	FLOW_COUNT_TRIMMED = 10,     /* not an exit: segments whose head had come before and was cut off */
-	FLOW_EXIT_MAX = 11,
+	FLOW_COUNT_WINDOW = 11,	     /* not an exit: segments behind which the window closes, see FLOW_REASON_WINDOW */
+	FLOW_EXIT_MAX = 12,
 };
 
 #define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of a thread's ring: 10,922 records */
+#define SHUNT_EVENTS_ASLEEP 512	       /* while more than this waits, the daemon may be stopped: 21 records */
 
 _Static_assert(sizeof(struct flow) == 128, "struct flow is two cache lines");
 _Static_assert(__builtin_offsetof(struct flow, moved) == 64, "the user's line starts at 64");

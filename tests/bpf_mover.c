@@ -82,10 +82,6 @@ static void send_in_bursts(struct rig *rig, int direction, uint32_t calls)
 	rig->senders[direction].follower = &rig->receivers[direction];
 }
 
-/*
- * One transfer, at least that many changes, step by step: the client sends until the limit is
- * reached, since nobody reads; then the server reads, and userspace moves, until all has arrived.
- */
 /* Offers the next piece of direction 0, as far as it goes. Returns where the stream is then. */
 static uint64_t offer_piece(struct rig *rig, uint64_t sent, uint32_t size)
 {
@@ -113,6 +109,10 @@ static void drain(struct rig *rig, uint64_t received, uint64_t sent)
 	}
 }
 
+/*
+ * One transfer, at least that many changes, step by step: the client sends until the limit is
+ * reached, since nobody reads; then the server reads, and userspace moves, until all has arrived.
+ */
 static void change_movers(struct rig *rig, uint64_t limit, uint32_t pauses, uint32_t chunk)
 {
 	const uint64_t tired = now_ns() + EFFORT_MS * NS_PER_MS;

@@ -406,20 +406,26 @@ static void on_unwatch_other(struct poll *p, uint32_t events)
 	loop_unwatch(loop, &l->other->poll);
 }
 
+/* A turn in which both are ready. */
+static void turn_with_both(struct line *a, struct line *b, void (*fn)(struct poll *p, uint32_t events))
+{
+	line_open(a, 'a', fn);
+	line_open(b, 'b', fn);
+	a->other = b;
+	b->other = a;
+	watch(a, EPOLLIN);
+	watch(b, EPOLLIN);
+	line_write(a);
+	line_write(b);
+	run_loop(loop, 0);
+}
+
 static void unwatch_in_the_same_turn_suppresses_delivery(void **state)
 {
 	struct line a, b;
 
 	(void)state;
-	line_open(&a, 'a', on_unwatch_other);
-	line_open(&b, 'b', on_unwatch_other);
-	a.other = &b;
-	b.other = &a;
-	watch(&a, EPOLLIN);
-	watch(&b, EPOLLIN);
-	line_write(&a);
-	line_write(&b);
-	run_loop(loop, 0);
+	turn_with_both(&a, &b, on_unwatch_other);
 	/* Whichever came first silenced the other. */
 	assert_true(strspn(notes, "a") == strlen(notes) || strspn(notes, "b") == strlen(notes));
 	assert_true(*notes);
@@ -444,15 +450,7 @@ static void forgotten_and_closed_in_the_same_turn_is_silent(void **state)
 	struct line a, b;
 
 	(void)state;
-	line_open(&a, 'a', on_close_other);
-	line_open(&b, 'b', on_close_other);
-	a.other = &b;
-	b.other = &a;
-	watch(&a, EPOLLIN);
-	watch(&b, EPOLLIN);
-	line_write(&a);
-	line_write(&b);
-	run_loop(loop, 0);
+	turn_with_both(&a, &b, on_close_other);
 	assert_int_equal(strlen(notes), 1);
 	assert_false(a.poll.added || b.poll.added);
 	line_close(&a);

@@ -493,21 +493,26 @@ static void client_that_leaves_while_connecting_is_logged_so(void **state)
 	rig_done(&r);
 }
 
+static void start_three(struct rig *r, struct peer clients[3], struct peer servers[3])
+{
+	rig_init(r, 1);
+	rig_start(r);
+	for (int i = 0; i < 3; i++) {
+		rig_client(r, &clients[i]);
+		rig_accept(r, 0, &servers[i]);
+		r->extra[i * 2] = &clients[i];
+		r->extra[i * 2 + 1] = &servers[i];
+	}
+	WAIT_FOR(r, sessions_count(r->sessions) == 3);
+}
+
 static void kill_resets_every_session(void **state)
 {
 	struct peer clients[3], servers[3];
 	struct rig r;
 
 	(void)state;
-	rig_init(&r, 1);
-	rig_start(&r);
-	for (int i = 0; i < 3; i++) {
-		rig_client(&r, &clients[i]);
-		rig_accept(&r, 0, &servers[i]);
-		r.extra[i * 2] = &clients[i];
-		r.extra[i * 2 + 1] = &servers[i];
-	}
-	WAIT_FOR(&r, sessions_count(r.sessions) == 3);
+	start_three(&r, clients, servers);
 	/* One of them half closed: its client's stream is complete, the server's is not. */
 	clients[2].fin = true;
 	WAIT_FOR(&r, servers[2].eof);
@@ -529,15 +534,7 @@ static void lines_of_sessions_that_end_in_one_turn_leave_with_one_call(void **st
 	struct rig r;
 
 	(void)state;
-	rig_init(&r, 1);
-	rig_start(&r);
-	for (int i = 0; i < 3; i++) {
-		rig_client(&r, &clients[i]);
-		rig_accept(&r, 0, &servers[i]);
-		r.extra[i * 2] = &clients[i];
-		r.extra[i * 2 + 1] = &servers[i];
-	}
-	WAIT_FOR(&r, sessions_count(r.sessions) == 3);
+	start_three(&r, clients, servers);
 	sends = datagrams = 0;
 	sessions_kill(r.sessions);
 	assert_int_equal(sends, 0);

@@ -290,6 +290,7 @@ static void session_with_an_unread_fin_does_not_join(void **state)
 	WAIT_FOR(&r, r.client.eof);
 	assert_true(rig_exchanged(&r));
 	assert_int_equal(rig_view(&r).record->cookie[0], 0); /* nor was the other end put into the map */
+	assert_true(is_tuned(&r)); /* all the same */
 	exchange(&r, 1000, 0); /* half-closed */
 	part(&r);
 	assert_int_equal(fake_splice_joined(r.splice), 0);
@@ -306,6 +307,7 @@ static void refused_join_is_not_tried_again(void **state)
 	fake_splice_refuse(r.splice, -ENOMEM);
 	verdict = CHOOSE_HOME;
 	WAIT_FOR(&r, r.stats.fallback[FALLBACK_NO_MEMORY]);
+	assert_true(is_tuned(&r));
 	fake_splice_refuse(r.splice, 0);
 	exchange(&r, 5000, 5000);
 	rig_run_ms(&r, 50);

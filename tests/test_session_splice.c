@@ -211,6 +211,55 @@ static void paused_direction_is_moved_by_userspace_and_comes_home(void **state)
 	rig_done(&r);
 }
 
+/* What came home keeps written bytes unread; whenever the program says that the window is closed, one is read. */
+static void unread_bytes_open_the_window(void **state)
+{
+	struct rig r;
+	struct flow *f;
+	uint32_t unread;
+
+	(void)state;
+	start_joined(&r);
+	f = flow(&r, TO_SERVER);
+	do { /* a machine that stands still meanwhile: the timer reads them all */
+		fake_splice_pause(r.splice, TO_SERVER, FLOW_REASON_LIMIT);
+		r.client.to_send += 1000;
+		WAIT_FOR(&r, rig_exchanged(&r));
+		r.client.to_send++; /* home again, of which an event tells */
+		WAIT_FOR(&r, rig_exchanged(&r));
+		rig_run_ms(&r, 2); /* the timer, which reads them too, waits for a millisecond now */
+		r.client.to_send++;
+		WAIT_FOR(&r, rig_exchanged(&r));
+		unread = f->unread;
+	} while (!unread);
+	fake_splice_event(r.splice, TO_SERVER, FLOW_REASON_WINDOW, session_cookie(&r, 0));
+	rig_turn(&r);
+	assert_true(f->unread < unread);
+	/* The rest is read while nothing comes: it would hold the memory of its segment. */
+	WAIT_FOR(&r, f->unread == 0);
+	part(&r);
+	rig_done(&r);
+}
+
+/* There is no unread byte, so the program passes a segment: whatever is read opens the window. */
+static void direction_that_was_paused_for_its_window_comes_home(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start_joined(&r);
+	fake_splice_pause(r.splice, TO_SERVER, FLOW_REASON_WINDOW);
+	r.client.to_send = 1000;
+	WAIT_FOR(&r, rig_exchanged(&r));
+	assert_int_equal(flow(&r, TO_SERVER)->moved, 1000);
+	r.client.to_send = 2000;
+	WAIT_FOR(&r, rig_exchanged(&r));
+	assert_int_equal(rig_view(&r).mover[TO_SERVER], FLOW_KERNEL);
+	assert_int_equal(rig_view(&r).bytes[TO_SERVER].kernel, 1000);
+	part(&r);
+	rig_done(&r);
+}
+
 static void paused_direction_waits_until_the_kernels_queue_has_drained(void **state)
 {
 	struct rig r;
@@ -942,6 +991,8 @@ int main(void)
 		cmocka_unit_test(kernel_mode_does_not_wake_the_daemon),
 		cmocka_unit_test(nothing_is_read_in_kernel_mode),
 		cmocka_unit_test(paused_direction_is_moved_by_userspace_and_comes_home),
+		cmocka_unit_test(unread_bytes_open_the_window),
+		cmocka_unit_test(direction_that_was_paused_for_its_window_comes_home),
 		cmocka_unit_test(paused_direction_waits_until_the_kernels_queue_has_drained),
 		cmocka_unit_test(waiting_for_the_kernels_queue_does_not_spin),
 		cmocka_unit_test(end_that_is_closed_both_ways_does_not_spin),

@@ -74,6 +74,8 @@ static const char *exit_name(enum flow_exit e)
 		return "broken";
 	case FLOW_COUNT_TRIMMED:
 		return "trimmed";
+	case FLOW_COUNT_WINDOW:
+		return "window";
 	case FLOW_EXIT_MAX:
 		break;
 	}

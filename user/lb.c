@@ -20,6 +20,7 @@
 #define MAXCONN_DEFAULT 20000	  /* when the descriptor limit would allow more and nobody asked for it */
 #define THREADS_MAX 64u		  /* unless nbthread says otherwise */
 #define BUDGET_DEFAULT (1ull << 30)
+#define CRASHES_MAX 2		  /* workers that may die over a session */
 #define BACKLOG_DEFAULT 4096	  /* the kernel cuts it to net.core.somaxconn */
 
 /* ---- stopping ---- */
@@ -389,10 +390,31 @@ static bool is_taken(void *arg, uint32_t session)
 	return ledger_get(lb->ledger, session)->state != LEDGER_FREE;
 }
 
+/*
+ * Who is served whenever a worker dies may be why: it is not served a second time after that. It has no record any more, and what
+ * has none is closed, with a reset.
+ */
+static void drop_poison(struct lb *lb)
+{
+	for (uint32_t i = 0; i < lb->nr_threads; i++) {
+		uint32_t *serving = ledger_serving(lb->ledger, i);
+		struct ledger_record *r = *serving ? ledger_get(lb->ledger, *serving - 1) : NULL;
+
+		*serving = 0;
+		if (!r || r->state == LEDGER_FREE || ++r->crashes < CRASHES_MAX)
+			continue;
+		log_alert("session %lu (%s) is reset: %u workers died while they served it", (unsigned long)r->serial,
+			  ledger_state_name(r->state), r->crashes);
+		stat_add(lb->stats.resets_sent, 1);
+		r->state = LEDGER_FREE;
+	}
+}
+
 static int forget_worker(struct lb *lb)
 {
 	int r = 0;
 
+	drop_poison(lb);
 	ledger_recover(lb->ledger);
 	pool_forget_sessions(lb->pool);
 	lb->taken = lb->stats.current = 0;
@@ -427,17 +449,58 @@ static void adopt_session(struct lb *lb, struct lb_thread *t, uint32_t number)
 	session_adopt(t->sessions, number, fe, be);
 }
 
-static void adopt_sessions(struct lb *lb)
+static int by_serial(const void *a, const void *b, void *arg)
 {
-	for (uint32_t i = 0; i < lb->nr_threads; i++) {
-		uint32_t first = ledger_first(lb->ledger, i), unsettled = sessions_unsettled(lb->threads[i].sessions);
+	uint64_t x = ledger_get(arg, *(const uint32_t *)a)->serial, y = ledger_get(arg, *(const uint32_t *)b)->serial;
 
-		if (ledger_get(lb->ledger, unsettled)->state != LEDGER_FREE)
-			adopt_session(lb, &lb->threads[i], unsettled);
-		for (uint32_t n = 0; n < ledger_share(lb->ledger, i); n++)
-			if (first + n != unsettled && ledger_get(lb->ledger, first + n)->state != LEDGER_FREE)
-				adopt_session(lb, &lb->threads[i], first + n);
+	return x < y ? -1 : x > y;
+}
+
+/* Is it anything but waiting? */
+static bool has_state(const struct lb *lb, uint32_t number)
+{
+	uint32_t state = ledger_get(lb->ledger, number)->state;
+
+	return state != LEDGER_FREE && state != LEDGER_QUEUED;
+}
+
+static struct lb_thread *thread_of(struct lb *lb, uint32_t number)
+{
+	uint32_t i = 0;
+
+	while (number - ledger_first(lb->ledger, i) >= ledger_share(lb->ledger, i))
+		i++;
+	return &lb->threads[i];
+}
+
+/* Who was waiting for a place comes last, in the order of waiting. */
+static int adopt_sessions(struct lb *lb)
+{
+	__cleanup_free uint32_t *queued = calloc(ledger_max(lb->ledger), sizeof(*queued));
+	uint32_t nr = 0;
+
+	if (!queued)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < lb->nr_threads; i++) {
+		struct lb_thread *t = &lb->threads[i];
+		uint32_t first = ledger_first(lb->ledger, i), unsettled = sessions_unsettled(t->sessions);
+		bool is_first = has_state(lb, unsettled);
+
+		if (is_first)
+			adopt_session(lb, t, unsettled);
+		for (uint32_t n = first; n < first + ledger_share(lb->ledger, i); n++) {
+			if (is_first && n == unsettled)
+				continue;
+			if (ledger_get(lb->ledger, n)->state == LEDGER_QUEUED)
+				queued[nr++] = n;
+			else if (has_state(lb, n))
+				adopt_session(lb, t, n);
+		}
 	}
+	qsort_r(queued, nr, sizeof(*queued), by_serial, lb->ledger);
+	for (uint32_t i = 0; i < nr; i++)
+		adopt_session(lb, thread_of(lb, queued[i]), queued[i]);
+	return 0;
 }
 
 int lb_start(struct lb *lb, bool after)
@@ -458,8 +521,9 @@ int lb_start(struct lb *lb, bool after)
 		r = admin_start(lb->admin);
 	if (r == 0)
 		r = watch_signals(lb);
+	if (r == 0 && after)
+		r = adopt_sessions(lb);
 	if (r == 0 && after) {
-		adopt_sessions(lb);
 		log_notice("%u sessions were taken over in %lu ms", stat_get(lb->taken),
 			   (unsigned long)((now_ns() - began) / NS_PER_MS));
 	}

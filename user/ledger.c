@@ -19,7 +19,8 @@ struct ledger {
 	struct ledger_record *records; /* the shared mapping */
 	uint32_t max, nr_parts;
 	uint32_t *free;	 /* of all parts, one behind the other */
-	uint64_t *serial; /* in the mapping, behind the records; atomic */
+	uint64_t *serial;  /* in the mapping, behind the records; atomic */
+	uint32_t *serving; /* and behind that, for each thread */
 	char *areas, *scratches; /* two for each record, one for each thread; shared */
 	struct part parts[];
 };
@@ -35,6 +36,8 @@ const char *ledger_state_name(enum ledger_state s)
 		return "CONNECTING";
 	case LEDGER_RELAY:
 		return "RELAY";
+	case LEDGER_JOINING:
+		return "JOINING";
 	case LEDGER_SPLICED:
 		return "SPLICED";
 	case LEDGER_FLUSH:
@@ -87,7 +90,7 @@ int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 	l->max = max_sessions;
 	l->nr_parts = threads;
 	l->free = calloc(max_sessions, sizeof(*l->free));
-	l->records = shared_new(max_sessions * sizeof(*l->records) + sizeof(*l->serial));
+	l->records = shared_new(max_sessions * sizeof(*l->records) + sizeof(*l->serial) + threads * sizeof(*l->serving));
 	l->scratches = shared_new((size_t)threads * LEDGER_SCRATCH);
 	if (!l->free || !l->records || !l->scratches) {
 		ledger_free(l);
@@ -95,6 +98,7 @@ int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 	}
 	l->areas = shared_new((size_t)max_sessions * 2 * LEDGER_AREA);
 	l->serial = (uint64_t *)&l->records[max_sessions];
+	l->serving = (uint32_t *)(l->serial + 1);
 	for (uint32_t i = 0; i < threads; i++) {
 		uint32_t max = max_sessions / threads + (i < max_sessions % threads);
 		struct part *p = &l->parts[i];
@@ -176,6 +180,11 @@ char *ledger_area(struct ledger *l, uint32_t session, int direction)
 void *ledger_scratch(struct ledger *l, uint32_t thread)
 {
 	return l->scratches + (size_t)thread * LEDGER_SCRATCH;
+}
+
+uint32_t *ledger_serving(struct ledger *l, uint32_t thread)
+{
+	return &l->serving[thread];
 }
 
 struct ledger_record *ledger_get(struct ledger *l, uint32_t session)

@@ -23,6 +23,7 @@ enum ledger_state {
 	LEDGER_QUEUED,	   /* waits for a place at a server */
 	LEDGER_CONNECTING, /* has the client, connects to the server */
 	LEDGER_RELAY,	   /* userspace moves the bytes */
+	LEDGER_JOINING,	   /* nothing is held, the flows are ready: its sockets are on their way into the map */
 	LEDGER_SPLICED,	   /* joined: each flow says who moves its bytes */
 	LEDGER_FLUSH,	   /* one end is gone; what it sent is still on its way to the other */
 };
@@ -51,6 +52,7 @@ struct ledger_record {
 	struct ledger_addr client, server_addr;
 	uint64_t accepted_ns; /* CLOCK_MONOTONIC */
 	uint64_t accepted_real_ns;
+	uint64_t queued_ns;    /* since when it waits for a place; 0 = it does not */
 	uint64_t placed_ns;    /* when it got out of the queue, or was accepted */
 	uint64_t connected_ns; /* 0 = not yet */
 	uint64_t relayed[2]; /* bytes that userspace moved before the join, by direction (0 = client
@@ -61,7 +63,11 @@ struct ledger_record {
 			    behind all bytes */
 	uint8_t redispatched; /* it has a server that was not the first */
 	uint8_t crashes;      /* workers that died in a moment in which it was served */
-	uint8_t pad[2];
+	uint8_t ending;	      /* it has ended, and its sockets are being closed: the reason (session_state.h) + 1 */
+	uint8_t counted;      /* and that is in the log and in the counters */
+	uint8_t broken;	      /* in FLUSH: the end that is gone, */
+	uint8_t why;	      /* and what the session will have ended with */
+	uint8_t pad[6];
 };
 
 struct ledger;
@@ -94,6 +100,9 @@ char *ledger_area(struct ledger *l, uint32_t session, int direction);
 /* A thread's buffer for what it is just moving, LEDGER_SCRATCH bytes. */
 #define LEDGER_SCRATCH (1024 * 1024 + 64)
 void *ledger_scratch(struct ledger *l, uint32_t thread);
+
+/* The session that a thread serves at this moment: its number + 1, or 0. Shared, for who comes after a death. */
+uint32_t *ledger_serving(struct ledger *l, uint32_t thread);
 
 struct ledger_record *ledger_get(struct ledger *l, uint32_t session);
 uint32_t ledger_max(const struct ledger *l);

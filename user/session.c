@@ -180,11 +180,9 @@ static void check_idle(struct session *s)
 
 /* ---- events ---- */
 
-static void on_end(struct poll *p, uint32_t events)
+static void end_event(struct session *s, int i, uint32_t events)
 {
-	struct end *e = container_of(p, struct end, poll);
-	struct session *s = e->session;
-	int i = e == &s->ends[SERVER] ? SERVER : CLIENT;
+	struct poll *p = &s->ends[i].poll;
 	struct direction *in = &s->dirs[i];
 	int error;
 
@@ -227,27 +225,38 @@ static void on_end(struct poll *p, uint32_t events)
 	session_update(s);
 }
 
+static void on_end(struct poll *p, uint32_t events)
+{
+	struct end *e = container_of(p, struct end, poll);
+	struct session *s = e->session;
+
+	session_serve(s);
+	end_event(s, e == &s->ends[SERVER] ? SERVER : CLIENT, events);
+	session_served(s->table);
+}
+
 static void on_retry(struct timer *t)
 {
 	struct session *s = container_of(t, struct session, retry);
 
+	session_serve(s);
 	if (s->record->state == LEDGER_FLUSH) {
 		session_flush(s);
-		return;
-	}
-	if (s->record->state == LEDGER_QUEUED) {
+	} else if (s->record->state == LEDGER_QUEUED) {
 		session_choose(s, NULL);
-		return;
+	} else {
+		session_run(s, CLIENT);
+		session_run(s, SERVER);
+		session_update(s);
 	}
-	session_run(s, CLIENT);
-	session_run(s, SERVER);
-	session_update(s);
+	session_served(s->table);
 }
 
 static void on_timer(struct timer *t)
 {
 	struct session *s = container_of(t, struct session, timer);
 
+	session_serve(s);
 	switch ((enum ledger_state)s->record->state) {
 	case LEDGER_QUEUED:
 		session_end(s, END_QUEUE_TIMEOUT);
@@ -263,9 +272,29 @@ static void on_timer(struct timer *t)
 		check_idle(s);
 		break;
 	case LEDGER_FREE:
+	case LEDGER_JOINING:
 	case LEDGER_FLUSH:
 		break;
 	}
+	session_served(s->table);
+}
+
+static void flow_event(struct session *s, int i, const struct flow_event *e)
+{
+	if (e->reason == FLOW_REASON_BROKEN) {
+		session_end_broken(s, i, "a segment is missing, or could not be trimmed");
+		return;
+	}
+	if (e->reason == FLOW_REASON_SAMPLE) {
+		session_sampled(s, i);
+		return;
+	}
+	if (!s->joined)
+		return; /* one end got into the map, the other did not: the program only passes */
+	if (e->reason == FLOW_REASON_WINDOW)
+		session_window_closed(s, i);
+	session_run(s, i);
+	session_update(s);
 }
 
 static void on_flow_event(void *arg, const struct flow_event *e)
@@ -281,18 +310,9 @@ static void on_flow_event(void *arg, const struct flow_event *e)
 	/* A late event of a session that is gone. */
 	if (!s->record || s->ended || s->record->cookie[i] != e->cookie)
 		return;
-	if (e->reason == FLOW_REASON_BROKEN) {
-		session_end_broken(s, i, "a segment is missing, or could not be trimmed");
-		return;
-	}
-	if (e->reason == FLOW_REASON_SAMPLE) {
-		session_sampled(s, i);
-		return;
-	}
-	if (!s->joined)
-		return; /* one end got into the map, the other did not: the program only passes */
-	session_run(s, i);
-	session_update(s);
+	session_serve(s);
+	flow_event(s, i, e);
+	session_served(t);
 }
 
 void sessions_dispatch(struct sessions *t)
@@ -364,6 +384,7 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 	r->accepted_ns = r->placed_ns = now;
 	r->accepted_real_ns = realtime_ns();
 	s = begin(t, number, fe, fe->backend);
+	session_serve(s);
 	if (s->dirs[SERVER].limit != t->o.tuning.begin)
 		sock_limit(fd, s->dirs[SERVER].limit);
 
@@ -376,10 +397,12 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 
 	if (loop_watch(loop, &s->ends[CLIENT].poll, EPOLLRDHUP) < 0) {
 		session_end(s, END_NO_RESOURCE);
-		return -ENOMEM;
+		error = -ENOMEM;
+	} else {
+		session_choose(s, NULL);
 	}
-	session_choose(s, NULL);
-	return 0;
+	session_served(t);
+	return error;
 }
 
 uint32_t sessions_unsettled(const struct sessions *t)
@@ -396,7 +419,9 @@ void session_adopt(struct sessions *t, uint32_t number, struct frontend *fe, str
 	stats_reenter(&fe->stats);
 	stats_reenter(&be->stats);
 	stat_max(t->o.stats->max, stat_add(t->o.stats->current, 1) + 1);
+	session_serve(s);
 	session_resume(s);
+	session_served(t);
 }
 
 int sessions_new(struct sessions **ret, const struct sessions_options *o)
@@ -419,6 +444,7 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 	}
 	t->table = map;
 	t->scratch = ledger_scratch(o->ledger, o->thread);
+	t->serving = ledger_serving(o->ledger, o->thread);
 	t->spare = eventfd(0, EFD_CLOEXEC);
 	session_mover_init(t);
 	session_log_init(t);

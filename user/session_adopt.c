@@ -125,6 +125,7 @@ static const char *resume_joined(struct session *s, int i, const struct sock_pro
 	if (taken > f->moved && !restore(s, i, taken - f->moved, taken))
 		return "bytes that it held are lost with it";
 	d->tokens = taken > f->moved ? 0 : (uint32_t)(f->moved - taken);
+	flow_set(f, unread, d->tokens);
 	d->limit = (uint32_t)f->limit;
 	return NULL;
 }
@@ -148,22 +149,21 @@ static int64_t surplus(const struct session *s, int i, const struct sock_progres
 	return (int64_t)(p[i].received - p[i].unread - (p[!i].written - (i == CLIENT ? 1 : 0)));
 }
 
-/* What is known of both ends. Returns what is wrong, or NULL; *ret_broken is an end that was reset,
- * or -1. */
-static const char *look_at_ends(struct session *s, struct sock_progress p[2], int *ret_broken)
+/* What is known of both ends. Returns what is wrong, or NULL; *broken is an end that was reset, or
+ * -1. */
+static const char *look_at_ends(struct session *s, struct sock_progress p[2], int *broken)
 {
-	*ret_broken = -1;
 	for (int i = 0; i < 2; i++)
 		if (!has_end(s, i) || sock_progress(s->ends[i].poll.fd, &p[i]) < 0)
 			return "an end is missing";
 	for (int i = 0; i < 2; i++) {
 		int64_t left;
 
-		if (!p[i].gone)
+		if (!p[i].gone || *broken == i)
 			continue;
 		left = s->record->done[i] ? 1 : surplus(s, i, p);
 		if (left == 0) {
-			*ret_broken = i;
+			*broken = i;
 		} else if (left == 1 && s->record->done[!i]) {
 			p[i].fin_sent = p[i].fin_received = true;
 			p[i].received--;
@@ -192,37 +192,46 @@ static const char *resume_direction(struct session *s, int i, const struct sock_
 	return s->joined ? resume_joined(s, i, p) : resume_relayed(s, i, p);
 }
 
-static void resume_established(struct session *s)
+/* What it knew of the streams' ends, where nothing is to be found out any more. */
+static void take_ends_of_record(struct session *s)
+{
+	for (int i = 0; i < 2; i++) {
+		has_end(s, i);
+		s->dirs[i].eof = s->record->eof[i];
+		s->dirs[i].done = s->record->done[i];
+	}
+}
+
+/* broken: the end that is known to have been reset, with why; or -1. */
+static void resume_established(struct session *s, int broken, enum session_end why)
 {
 	struct sock_progress p[2];
-	const char *wrong;
-	int broken;
+	const char *wrong = look_at_ends(s, p, &broken);
 
-	s->joined = s->record->state == LEDGER_SPLICED;
-	s->tuned = s->joined;
-	wrong = look_at_ends(s, p, &broken);
-	for (int i = 0; !wrong && !s->joined && s->table->o.splice && i < 2; i++)
-		if (splice_has(s->table->o.splice, s->ends[i].poll.fd))
-			wrong = "it was just joining";
 	for (int i = 0; !wrong && i < 2; i++)
 		if (broken != !i) /* what was for the broken end is for nobody */
 			wrong = resume_direction(s, i, p);
 	if (wrong) {
 		/* An end whose both streams are complete ends in order all the same. */
-		for (int i = 0; i < 2; i++) {
-			s->dirs[i].eof = s->record->eof[i];
-			s->dirs[i].done = s->record->done[i];
-		}
+		take_ends_of_record(s);
 		lose(s, wrong);
 		return;
 	}
 	if (broken >= 0) {
-		session_break(s, broken, broken == CLIENT ? END_CLIENT_RESET : END_SERVER_RESET);
+		if (why == END_CLEAN)
+			why = broken == CLIENT ? END_CLIENT_RESET : END_SERVER_RESET;
+		session_break(s, broken, why);
 		return;
 	}
 	for (int i = 0; i < 2; i++)
 		if (s->dirs[i].done && !s->dirs[!i].done && !p[!i].fin_sent)
 			shutdown(s->ends[!i].poll.fd, SHUT_WR); /* it died before it could */
+	/* It died before it could do what comes first. */
+	if (!s->joined && s->record->fallback == FALLBACK_NONE) {
+		s->record->fallback = FALLBACK_CHOICE;
+		if (s->splice[0] == SPLICE_ON || s->splice[1] == SPLICE_ON)
+			session_join(s);
+	}
 	if (s->joined || s->record->fallback == FALLBACK_CHOICE)
 		session_begin_choosing(s);
 	session_arm_idle(s);
@@ -231,40 +240,75 @@ static void resume_established(struct session *s)
 	session_update(s);
 }
 
+/* It died in splice_join(): that is done now, or was refused. */
+static void resume_joining(struct session *s)
+{
+	struct splice_end ends[2];
+	int r;
+
+	for (int i = 0; i < 2; i++) {
+		s->splice[i] = (uint8_t)session_splice_mode(s, i);
+		ends[i] = (struct splice_end){.fd = s->ends[i].poll.fd};
+	}
+	if (!has_end(s, CLIENT) || !has_end(s, SERVER)) {
+		lose(s, "an end is missing");
+		return;
+	}
+	r = splice_join_again(s->table->o.splice, s->number, ends);
+	if (r == -EAGAIN) {
+		s->record->fallback = FALLBACK_NONE;
+		set_state(s, LEDGER_RELAY);
+	} else {
+		session_after_join(s, ends, r);
+	}
+}
+
+static bool has_server(const struct session *s)
+{
+	const struct ledger_record *r = s->record;
+
+	return r->state != LEDGER_FREE && r->state != LEDGER_QUEUED && r->server &&
+	       r->server <= s->backend->conf->nr_servers;
+}
+
 void session_resume(struct session *s)
 {
 	struct ledger_record *r = s->record;
+	int broken = -1;
 
-	switch ((enum ledger_state)r->state) {
-	case LEDGER_CONNECTING:
-	case LEDGER_RELAY:
-	case LEDGER_SPLICED:
-	case LEDGER_FLUSH:
-		if (!r->server || r->server > s->backend->conf->nr_servers)
-			break;
+	if (has_server(s)) {
 		s->server = &s->backend->servers[r->server - 1];
 		stats_reenter(&s->server->stats);
-		break;
-	case LEDGER_FREE:
-	case LEDGER_QUEUED:
-		break;
+	}
+	s->active_ns = r->connected_ns ?: r->accepted_ns; /* when really, its sockets know: check_idle() */
+	s->joined = r->state == LEDGER_SPLICED || (r->state == LEDGER_FLUSH && r->cookie[CLIENT] &&
+						   r->fallback == FALLBACK_NONE);
+	s->tuned = s->joined;
+	if (r->ending) {
+		take_ends_of_record(s);
+		session_end(s, (enum session_end)(r->ending - 1));
+		return;
 	}
 	switch ((enum ledger_state)r->state) {
 	case LEDGER_QUEUED:
 	case LEDGER_CONNECTING:
 		resume_unconnected(s);
+		return;
+	case LEDGER_FLUSH:
+		/* From the beginning: what was flushed already is not there any more. */
+		broken = r->broken;
+		s->why = r->why;
+		set_state(s, s->joined ? LEDGER_SPLICED : LEDGER_RELAY);
+		break;
+	case LEDGER_JOINING:
+		resume_joining(s);
 		break;
 	case LEDGER_RELAY:
 	case LEDGER_SPLICED:
-		resume_established(s);
-		break;
-	case LEDGER_FLUSH:
-		/* One end was reset already; the other is what would have followed. */
-		for (int i = 0; i < 2; i++)
-			has_end(s, i);
-		session_end(s, END_LOST);
 		break;
 	case LEDGER_FREE:
-		break;
+		return;
 	}
+	if (!s->ended)
+		resume_established(s, broken, broken >= 0 ? s->why : END_CLEAN);
 }

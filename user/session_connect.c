@@ -45,6 +45,29 @@ int session_tune(struct session *s)
 	return r;
 }
 
+void session_after_join(struct session *s, const struct splice_end ends[2], int r)
+{
+	struct process_stats *stats = s->table->o.stats;
+	enum splice_fallback fallback = fallback_of(r);
+
+	for (int i = 0; i < 2; i++) {
+		s->record->cookie[i] = ends[i].cookie;
+		flow_set(flow_of(s, i), limit, s->dirs[i].limit);
+	}
+	s->record->fallback = fallback;
+	if (fallback == FALLBACK_NONE) {
+		for (int i = 0; i < 2; i++)
+			if (s->splice[i] != SPLICE_OFF)
+				session_loosen(s, i);
+		s->joined = true;
+		set_state(s, LEDGER_SPLICED);
+		stat_add(stats->joined, 1);
+	} else {
+		set_state(s, LEDGER_RELAY);
+		stat_add(stats->fallback[fallback], 1);
+	}
+}
+
 enum splice_fallback session_join(struct session *s)
 {
 	struct sessions *t = s->table;
@@ -52,6 +75,10 @@ enum splice_fallback session_join(struct session *s)
 	struct splice_end ends[2];
 	int r;
 
+	/* Refused or not: nobody else may come to it. */
+	r = session_tune(s);
+	if (fallback == FALLBACK_NONE)
+		fallback = fallback_of(r);
 	/* A FIN that is not read yet: asked before, so that no socket is in the map without its
 	 * peer. */
 	for (int i = 0; fallback == FALLBACK_NONE && i < 2; i++)
@@ -68,29 +95,14 @@ enum splice_fallback session_join(struct session *s)
 		};
 	}
 	if (fallback == FALLBACK_NONE) {
-		r = session_tune(s);
-		fallback = fallback_of(r);
-	}
-	if (fallback == FALLBACK_NONE) {
+		set_state(s, LEDGER_JOINING);
 		r = splice_join(t->o.splice, s->number, t->o.thread, ends,
 				MIN(s->dirs[0].limit, s->dirs[1].limit));
-		for (int i = 0; i < 2; i++) {
-			s->record->cookie[i] = ends[i].cookie;
-			flow_set(flow_of(s, i), limit, s->dirs[i].limit);
-		}
-		fallback = fallback_of(r);
+		session_after_join(s, ends, r);
+		return s->record->fallback;
 	}
 	s->record->fallback = fallback;
-	if (fallback == FALLBACK_NONE) {
-		for (int i = 0; i < 2; i++)
-			if (s->splice[i] != SPLICE_OFF)
-				session_loosen(s, i);
-		s->joined = true;
-		set_state(s, LEDGER_SPLICED);
-		stat_add(t->o.stats->joined, 1);
-	} else {
-		stat_add(t->o.stats->fallback[fallback], 1);
-	}
+	stat_add(t->o.stats->fallback[fallback], 1);
 	return fallback;
 }
 
@@ -274,6 +286,7 @@ void session_choose(struct session *s, struct server *failed)
 			pool_unwait(s->backend, &s->wait);
 			loop_timer_clear(loop, &s->timer);
 			s->record->placed_ns = loop_now(loop);
+			s->record->queued_ns = 0;
 			pool_wake(s->backend); /* there may be another place */
 		}
 		if (failed) {
@@ -285,9 +298,10 @@ void session_choose(struct session *s, struct server *failed)
 	} else if (r == -EAGAIN) {
 		if (queued)
 			return; /* it keeps its place in the line, and its timer */
+		s->record->queued_ns = s->record->queued_ns ?: loop_now(loop);
 		set_state(s, LEDGER_QUEUED);
 		if (ms)
-			session_arm_timer(s, loop_now(loop) + ms * NS_PER_MS);
+			session_arm_timer(s, s->record->queued_ns + ms * NS_PER_MS);
 	} else {
 		if (failed)
 			s->record->retries--; /* nobody was left to try */

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "tcplog.h"
 
@@ -53,9 +54,10 @@ void session_break(struct session *s, int end, enum session_end why)
 	}
 	loop_unwatch(loop, &s->ends[end].poll);
 	loop_timer_clear(loop, &s->timer);
-	set_state(s, LEDGER_FLUSH);
-	s->broken = (uint8_t)end;
+	s->broken = s->record->broken = (uint8_t)end;
 	s->why = why;
+	s->record->why = (uint8_t)why;
+	set_state(s, LEDGER_FLUSH);
 	s->retry_ns = 0;
 	s->flush_began_ns = s->flush_moved_ns = loop_now(loop);
 	/* Nothing can be delivered to the broken end any more. */
@@ -214,14 +216,14 @@ static void close_ends(struct session *s, enum session_end why)
 
 		if (fd < 0)
 			continue;
-		s->ends[i].poll.fd = s->record->fd[i] =
-			-1; /* its number may soon be somebody else's */
 		/* Whose both streams are complete gets an orderly end, whatever became of the
 		 * other. */
 		if (why == END_CLEAN || (s->dirs[i].eof && s->dirs[!i].done))
-			sock_close_orderly(fd);
-		else
-			sock_close_reset(fd);
+			sock_end_orderly(fd);
+		/* Its number may soon be somebody else's. (If the worker dies here, the next one
+		 * closes what nobody owns, and that in just this way.) */
+		s->ends[i].poll.fd = s->record->fd[i] = -1;
+		close(fd);
 	}
 }
 
@@ -263,9 +265,13 @@ void session_end(struct session *s, enum session_end why)
 	session_unqueue(s);
 	list_del(&s->away);
 
+	__atomic_store_n(&s->record->ending, (uint8_t)why + 1, __ATOMIC_RELEASE);
 	close_ends(s, why);
-	write_log(s, why, bytes);
-	count_end(s, why, bytes);
+	if (!s->record->counted) { /* by a worker that died thereafter */
+		write_log(s, why, bytes);
+		count_end(s, why, bytes);
+		s->record->counted = 1;
+	}
 	if (t->o.splice && (s->record->cookie[0] || s->record->cookie[1]))
 		splice_leave(t->o.splice, s->number, s->record->cookie);
 	for (int i = 0; i < 2; i++) {

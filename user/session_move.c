@@ -14,6 +14,7 @@
 #define FIT_FIRST (512u * 1024)	     /* bytes after which the source's buffer is fitted, */
 #define FIT_AGAIN (4u * 1024 * 1024) /* and again */
 #define TOKENS 100		     /* looks at a window that might be closed */
+#define PATIENT_LOOKS 8		     /* in vain, before more than one token is spent on a look */
 #define MISSING_NS (1000 * NS_PER_MS) /* before missing bytes are given up: a reset */
 
 /* The peer's stream gets its FIN, behind everything. */
@@ -213,10 +214,18 @@ static void run_relay(struct session *s, int i)
  */
 static bool take_tokens(struct session *s, int i, uint32_t n)
 {
+	struct direction *d = &s->dirs[i];
+	struct flow *f = flow_of(s, i);
 	uint64_t left = n;
-	int r = relay_take(s->ends[i].poll.fd, s->table->scratch->bytes, SCRATCH_SIZE, &left);
+	int r;
 
-	s->dirs[i].tokens -= n - (uint32_t)left;
+	/* What comes while recv() opens the window finds them gone: who closes it again counts on
+	 * none of them. */
+	flow_set(f, unread, d->tokens - n);
+	r = relay_take(s->ends[i].poll.fd, s->table->scratch->bytes, SCRATCH_SIZE, &left);
+	d->tokens -= n - (uint32_t)left;
+	if (left)
+		flow_set(f, unread, d->tokens);
 	if (r == 0 || r == -EAGAIN)
 		return true;
 	session_end_broken(s, i, "bytes that were peeked at cannot be read");
@@ -227,24 +236,39 @@ static bool take_tokens(struct session *s, int i, uint32_t n)
  * A redirecting socket has no reader, and so nobody who would open a closed window, if an
  * acknowledgment was sent while the socket's backlog counted against its buffer. So a direction
  * that came home keeps some bytes, written already, unread: reading one makes TCP look at the
- * window again. One is spent whenever nothing has come since the last look.
+ * window again. The program tells when (session_window_closed()); besides, one is spent whenever
+ * nothing has come since the last look, and soon more than one: it may be the memory of their own
+ * segment that keeps the window closed.
  */
 static void open_window(struct session *s, int i)
 {
 	struct direction *d = &s->dirs[i];
 	uint64_t redirected = flow_get(flow_of(s, i), redirected);
+	uint32_t n;
 
 	if (redirected == d->seen) {
-		if (!take_tokens(s, i, 1))
+		d->opened = (uint8_t)MIN(d->opened + 1, UINT8_MAX);
+		n = d->opened < PATIENT_LOOKS ? 1 : MIN(d->opened * 2u, d->tokens);
+		if (!take_tokens(s, i, n))
 			return;
-		d->opened = true;
 	} else if (d->opened) {
 		s->retry_ns = 0; /* that was it: it may happen again soon */
-		d->opened = false;
+		d->opened = 0;
 	}
 	d->seen = redirected;
 	if (d->tokens)
 		session_arm_retry(s);
+}
+
+void session_window_closed(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	const struct flow *f = flow_of(s, i);
+
+	if (!is_established(s) || !d->tokens || flow_get(f, passed) != f->moved)
+		return; /* what was passed opens it */
+	s->retry_ns = 0;
+	take_tokens(s, i, 1);
 }
 
 /*
@@ -311,9 +335,10 @@ static bool move_passed(struct session *s, int i)
 	 * left for later: see open_window().
 	 */
 	out = relay_offer(source, sink, t->scratch->bytes, MIN(left, SCRATCH_SIZE));
-	flow_set(f, moved, f->moved + out.moved);
 	d->tokens = (uint32_t)out.moved;
 	kept = out.moved == left && !d->eof ? (uint32_t)MIN(left / 2, TOKENS) : 0;
+	flow_set(f, unread, kept);
+	flow_set(f, moved, f->moved + out.moved);
 	if (!take_tokens(s, i, d->tokens - kept))
 		return false;
 	if (d->tokens)

@@ -55,7 +55,7 @@ struct direction {
 	uint8_t slow;	 /* how often in a row the peer needed long for half its queue; */
 	bool sized;	 /* the source's receive buffer is ours: see sock_tighten(), sock_fit() */
 	uint32_t tokens; /* bytes that were written but are still unread: see open_window() */
-	bool opened;	 /* the last look spent one */
+	uint8_t opened;	 /* looks in a row that spent some */
 	uint64_t seen;	 /* redirected bytes as of the last look */
 	uint64_t blocked_ns; /* since when it is blocked */
 	uint64_t missing_ns; /* since when bytes are missing: see is_overdue() */
@@ -129,6 +129,7 @@ struct sessions {
 	struct log_turn log; /* lines of this turn, which leave at its end */
 	struct later log_end;
 	struct relay_scratch *scratch; /* the ledger's; SCRATCH_SIZE bytes */
+	uint32_t *serving;	       /* the ledger's */
 };
 
 /* ---- session.c ---- */
@@ -171,6 +172,9 @@ int session_tune(struct session *s);
  * it cannot, with the same bytes in the same order. */
 enum splice_fallback session_join(struct session *s);
 
+/* What splice_join() returned is taken note of. */
+void session_after_join(struct session *s, const struct splice_end ends[2], int r);
+
 /* The connect has succeeded: join, and let the bytes flow. */
 void session_connected(struct session *s);
 
@@ -198,6 +202,9 @@ void session_loosen(struct session *s, int i);
 
 /* The peer of direction i takes bytes again. */
 void session_unblock(struct session *s, int i);
+
+/* Nothing will come until one of the unread bytes is read: the program says so. May end the session. */
+void session_window_closed(struct session *s, int i);
 
 /* ---- session_mover.c ---- */
 
@@ -259,9 +266,21 @@ static inline void own_scratch(struct session *s, int i, uint64_t written)
 	__atomic_store_n(&scratch->owner, s->number * 2ull + (uint64_t)i + 1, __ATOMIC_RELEASE);
 }
 
+/* Whoever comes after a death is to find what was stored before this. */
 static inline void set_state(struct session *s, enum ledger_state state)
 {
-	s->record->state = state;
+	__atomic_store_n(&s->record->state, state, __ATOMIC_RELEASE);
+}
+
+/* If the worker dies until session_served(), it was over this one. */
+static inline void session_serve(struct session *s)
+{
+	__atomic_store_n(s->table->serving, s->number + 1, __ATOMIC_RELEASE);
+}
+
+static inline void session_served(struct sessions *t)
+{
+	__atomic_store_n(t->serving, 0, __ATOMIC_RELEASE);
 }
 
 static inline bool is_established(const struct session *s)

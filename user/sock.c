@@ -80,22 +80,19 @@ int sock_limit(int fd, uint32_t limit)
 	return set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)limit);
 }
 
-static void close_lingering(int fd, int onoff)
+void sock_end_orderly(int fd)
 {
-	const struct linger linger = { .l_onoff = onoff, .l_linger = 0 };
+	const struct linger orderly = { .l_onoff = 0 };
 
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
-	close(fd);
-}
-
-void sock_close_orderly(int fd)
-{
-	close_lingering(fd, 0);
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &orderly, sizeof(orderly));
 }
 
 void sock_close_reset(int fd)
 {
-	close_lingering(fd, 1);
+	const struct linger reset = { .l_onoff = 1 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	close(fd);
 }
 
 static int get_info(int fd, struct tcp_info *ret)
@@ -246,9 +243,11 @@ bool sock_fit(int fd, uint64_t bytes_per_s, bool ours)
 		value = size / 2; /* as it is */
 	if (!ours && value * 2 > size)
 		return false; /* the kernel has not come that far */
-	if (!ours || value * 2 != size)
-		set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)value); /* the kernel doubles it */
-	return true;
+	if (ours && value * 2 == size)
+		return true;
+	/* The kernel doubles it. */
+	return set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)value) == 0 ||
+	       set_int(fd, SOL_SOCKET, SO_RCVBUF, (int)value) == 0 || ours;
 }
 
 void sock_loosen(int fd)

@@ -33,8 +33,8 @@ int sock_tune(int fd, const struct sock_tuning *t);
 /* Sets the bytes that may wait unsent; not more than what sock_tune() was told. Returns 0 or setsockopt(2)'s -errno. */
 int sock_limit(int fd, uint32_t limit);
 
-/* close(fd) without the reset: what is queued is still delivered, then FIN. */
-void sock_close_orderly(int fd);
+/* From now on close(fd) does not reset: what is queued is still delivered, then FIN. */
+void sock_end_orderly(int fd);
 
 /* close(fd) with a reset, which throws away what is queued. */
 void sock_close_reset(int fd);

@@ -9,8 +9,9 @@ void rate_add(struct rate *r, uint64_t now_s)
 	do {
 		new = RATE_SECOND(old) < now_s ? now_s << 32 | 1 : old + 1;
 	} while (!__atomic_compare_exchange_n(&r->current, &old, new, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	/* Who was held up here for a second must not put an older one in the place of a later. */
 	if (RATE_SECOND(old) != RATE_SECOND(new))
-		stat_set(r->previous, old);
+		stat_max(r->previous, old);
 	stat_max(r->max, RATE_COUNT(new));
 }
 

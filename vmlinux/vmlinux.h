@@ -42,6 +42,7 @@ enum bpf_map_type {
 enum {
 	BPF_ANY = 0,
 	BPF_F_MMAPABLE = 1024,
+	BPF_RB_AVAIL_DATA = 0,
 };
 
 enum sk_action {
@@ -94,8 +95,28 @@ struct __sk_buff {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct sock {
+	struct {
+		int len;
+	} sk_backlog; /* segments that wait for the process that holds the lock: their memory */
+	int sk_rcvbuf;
+};
+
+struct inet_sock {
+	struct sock sk;
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+
 struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 	u32 copied_seq;	 /* first byte that nobody has taken out of the receive queue */
+	u32 rcv_nxt;	 /* next sequence number that is expected */
+	u32 rcv_wup;	 /* rcv_nxt when the window was last told, */
+	u32 rcv_wnd;	 /* and that window */
+	u16 advmss;	 /* the most that the peer puts into a segment */
 	u32 snd_nxt;	 /* next sequence number to be sent */
 	u32 snd_una;	 /* first byte that is not acknowledged */
 	u64 bytes_acked; /* sum of all bytes acknowledged, SYN and FIN included */

@@ -15,7 +15,7 @@ random_sessions()
 	local count=$1 front=$2 back=$3 seed=${SHUNT_NET_SEED:-$RANDOM}
 
 	# shellcheck disable=SC2086 # words
-	spawn serve ${SERVE:-} "$PEER" serve --listen "$back"
+	spawn serve ${SERVE:-} "$PEER" serve --listen "$back" --grace "${GRACE:-2}"
 	wait_until "the server to listen" 10 has_line "$T/serve.out" '^ready'
 	# shellcheck disable=SC2086
 	spawn drive ${DRIVER:-} "$PEER" drive --connect "$front" --sessions "$count" --concurrency 64 --max-bytes "${BYTES:-4m}" \
@@ -130,6 +130,9 @@ random_sessions_between_three_hosts()
 	expect_no_leftovers "$before"
 }
 
+# Seconds that a server has for what a client left on its way to it: time-outs of TCP double, 0.2 to 6.4 s for five losses in a row.
+LOSSY_GRACE=15
+
 # lossy [HOST]: every 50th packet that comes to a TCP socket is lost. What is sent again overlaps with what has come. (Resets are
 # spared, and what may be a bare acknowledgment: nobody sends a reset again, and one that comes behind a lost segment is answered with
 # such an acknowledgment, to be asked for exactly. Whoever misses either waits for ever, with or without us.)
@@ -158,7 +161,7 @@ random_sessions_over_a_lossy_network()
 	lossy "$BALANCER"
 	lossy "$CLIENT"
 	lossy "$SERVER"
-	BYTES=1m DRIVER="nsenter --net=/run/netns/$CLIENT" SERVE="nsenter --net=/run/netns/$SERVER" \
+	GRACE=$LOSSY_GRACE BYTES=1m DRIVER="nsenter --net=/run/netns/$CLIENT" SERVE="nsenter --net=/run/netns/$SERVER" \
 		random_sessions "$(full 100 500)" 10.1.0.1:8080 10.2.0.2:9001
 	expect_no_leftovers "$before"
 }
@@ -172,7 +175,7 @@ lossy_loopback()
 	config "maxconn 200;splice require;log stdout format raw local0;$1" "log global;option tcplog;$2" | start_shunt
 	before=$(descriptors)
 	lossy
-	BYTES=8m random_sessions "$(full 100 400)" 127.0.0.1:8080 127.0.0.1:9001
+	GRACE=$LOSSY_GRACE BYTES=8m random_sessions "$(full 100 400)" 127.0.0.1:8080 127.0.0.1:9001
 	nft delete table inet lossy
 	expect_no_leftovers "$before"
 	note "$(info Verdict_trimmed) segments trimmed"

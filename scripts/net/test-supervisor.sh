@@ -86,8 +86,38 @@ bytes_are_right_when_workers_die_at_random_moments_in_the_kernel()
 	killed_at_random "splice require" "$KERNEL"
 }
 
+# killed_at_every_point GLOBAL LISTEN DEATHS [DRIVE...]: sessions one after the other; the first one's worker dies at its first point, the
+# second one's at its second, and so on.
+killed_at_every_point()
+{
+	local global=$1 listen=$2 again=$3 sessions deaths before
+
+	shift 3
+	sessions=$(full 200 1200)
+	export SHUNT_MORTAL=$((sessions / 4)) SHUNT_MORTAL_AGAIN=$again
+	DAEMON=$MORTAL
+	config "nbthread 1;$global" "$listen" | start_shunt shunt -W
+	spawn_server serve serve --listen 127.0.0.1:9001 --forgive-resets
+	before=$(descriptors)
+	spawn drive "$PEER" drive --connect 127.0.0.1:8080 --sessions "$sessions" --concurrency 1 --max-bytes 300k --delays 0 --slow 0 \
+		--timeout 30 --forgive-resets "$@"
+	join drive 300
+	stop_server serve
+	deaths=$(grep -c '^mortal: ' "$T/shunt.err")
+	expect_gt "deaths" "$deaths" "$((sessions / 3))"
+	note "$deaths workers died at $(sed -n 's/^mortal: .* point \([0-9]*\),.*/\1/p' "$T/shunt.err" | sort -u | wc -l) points"
+	note "$(field forgiven "$T/drive.out") of $sessions sessions reset"
+	expect_le "sessions that were reset" "$(field forgiven "$T/drive.out")" "$((sessions / 100))"
+	expect_no_leftovers "$before"
+}
+
 run joined_flows_do_not_notice_that_the_worker_dies
 run bytes_are_right_when_workers_die_at_random_moments_on_all_paths
 run bytes_are_right_when_workers_die_at_random_moments_in_userspace
 run bytes_are_right_when_workers_die_at_random_moments_in_the_kernel
+run every_point_in_userspace killed_at_every_point "" "no option splice-auto" 0
+run every_point_on_the_kernels_path killed_at_every_point "splice require" "$KERNEL" 0
+run every_point_with_dice_for_the_movers killed_at_every_point "splice require" "" 0
+run every_point_and_again_while_sessions_are_adopted killed_at_every_point "splice require" "" 30
+run every_point_with_queued_sessions_and_resets killed_at_every_point "splice require" "" 0 --reset 50
 net_end
