@@ -784,6 +784,9 @@ static void show_info_has_a_line_per_number(void **state)
 	p->full = 4;
 	p->accept_errors = 5;
 	p->resets_sent = 6;
+	p->worker_deaths = 7;
+	p->adopted = 8;
+	p->lost = 1;
 	f->lb.stopping = true;
 	f->lb.started_ns -= (86400 + 2 * 3600 + 3 * 60 + 4) * NS_PER_SEC;
 	snprintf(f->lb.path_reason, sizeof(f->lb.path_reason), "two\nlines");
@@ -814,6 +817,9 @@ static void show_info_has_a_line_per_number(void **state)
 	assert_line(got, "AcceptPausedFull: 4");
 	assert_line(got, "AcceptPausedExhausted: 5");
 	assert_line(got, "Resets: 6");
+	assert_line(got, "WorkerDeaths: 7");
+	assert_line(got, "SessionsAdopted: 8");
+	assert_line(got, "SessionsLost: 1");
 	assert_line(got, "Verdict_redirect_lost: 0");
 	free(got);
 	f->lb.splice = (struct splice *)f; /* anything: the stub does not look at it */

@@ -41,7 +41,7 @@ static bool is_kept(int fd)
 }
 
 /* Calls fn for each open descriptor but its own, until it returns a negative number. Returns the sum of what it returned, or that. */
-static int each(int (*fn)(int fd))
+static int each(int (*fn)(void *arg, int fd), void *arg)
 {
 	DIR *dir = opendir("/proc/self/fd");
 	struct dirent *e;
@@ -53,29 +53,42 @@ static int each(int (*fn)(int fd))
 		int fd = atoi(e->d_name), r = 0;
 
 		if (e->d_name[0] != '.' && fd != dirfd(dir))
-			r = fn(fd);
+			r = fn(arg, fd);
 		sum = r < 0 ? r : sum + r;
 	}
 	closedir(dir);
 	return sum;
 }
 
-int fdtable_keep_all(void)
+static int keep(void *arg, int fd)
 {
-	return each(fdtable_keep);
+	(void)arg;
+	return fdtable_keep(fd);
 }
 
-static int close_other(int fd)
+int fdtable_keep_all(void)
 {
-	if (is_kept(fd))
+	return each(keep, NULL);
+}
+
+struct sweep {
+	bool (*spare)(void *arg, int fd);
+	void *arg;
+};
+
+static int close_other(void *arg, int fd)
+{
+	struct sweep *s = arg;
+
+	if (is_kept(fd) || s->spare(s->arg, fd))
 		return 0;
 	close(fd);
 	return 1;
 }
 
-int fdtable_sweep(void)
+int fdtable_sweep(bool (*spare)(void *arg, int fd), void *arg)
 {
-	return each(close_other);
+	return each(close_other, &(struct sweep){ spare, arg });
 }
 
 void fdtable_done(void)

@@ -8,6 +8,8 @@
 #ifndef SHUNT_FDTABLE_H
 #define SHUNT_FDTABLE_H
 
+#include <stdbool.h>
+
 /* All that are open now are to stay. Returns 0 or -errno. */
 int fdtable_keep_all(void);
 
@@ -17,8 +19,8 @@ int fdtable_keep(int fd);
 /* Not this one. */
 void fdtable_drop(int fd);
 
-/* Closes all others. Returns how many, or -errno. */
-int fdtable_sweep(void);
+/* Closes all others for which spare() does not hold. Returns how many, or -errno. */
+int fdtable_sweep(bool (*spare)(void *arg, int fd), void *arg);
 
 void fdtable_done(void);
 

@@ -406,14 +406,49 @@ static void drop_poison(struct lb *lb)
 		log_alert("session %lu (%s) is reset: %u workers died while they served it", (unsigned long)r->serial,
 			  ledger_state_name(r->state), r->crashes);
 		stat_add(lb->stats.resets_sent, 1);
+		stat_add(lb->stats.lost, 1);
 		r->state = LEDGER_FREE;
 	}
+}
+
+/*
+ * A client that was accepted and did not get into the ledger. One that was just to be reset, without a byte in either direction, looks
+ * the same: it is served once more.
+ */
+static bool is_new_client(void *arg, int fd)
+{
+	struct lb *lb = arg;
+	uint32_t i, n = lb->stopping ? 0 : lb->nr_listeners;
+	struct sock_progress p;
+	struct new_client *more;
+
+	for (i = 0; i < 2 * n; i++)
+		if (listener_has_accepted(lb->listeners[i % n].listener, fd, i >= n))
+			break;
+	if (i == 2 * n || sock_progress(fd, &p) < 0 || p.gone || p.fin_sent || p.written || p.received != p.unread)
+		return false;
+	more = reallocarray(lb->new_clients, lb->nr_new_clients + 1, sizeof(*more));
+	if (!more)
+		return false;
+	lb->new_clients = more;
+	more[lb->nr_new_clients++] = (struct new_client){ .fd = fd, .listener = i % n };
+	return true;
+}
+
+static void admit_new_clients(struct lb *lb)
+{
+	for (uint32_t i = 0; i < lb->nr_new_clients; i++)
+		lb_thread_admit(&lb->threads[0], lb->new_clients[i].listener, lb->new_clients[i].fd);
+	free(lb->new_clients);
+	lb->new_clients = NULL;
+	lb->nr_new_clients = 0;
 }
 
 static int forget_worker(struct lb *lb)
 {
 	int r = 0;
 
+	stat_add(lb->stats.worker_deaths, 1);
 	drop_poison(lb);
 	ledger_recover(lb->ledger);
 	pool_forget_sessions(lb->pool);
@@ -431,7 +466,7 @@ static int forget_worker(struct lb *lb)
 			r = fdtable_keep(record->fd[end]);
 	}
 	if (r == 0)
-		r = fdtable_sweep(); /* sockets leave the map as they are closed */
+		r = fdtable_sweep(is_new_client, lb); /* sockets leave the map as they are closed */
 	if (lb->splice)
 		splice_sweep(lb->splice, is_taken, lb);
 	return r;
@@ -524,6 +559,7 @@ int lb_start(struct lb *lb, bool after)
 	if (r == 0 && after)
 		r = adopt_sessions(lb);
 	if (r == 0 && after) {
+		admit_new_clients(lb);
 		log_notice("%u sessions were taken over in %lu ms", stat_get(lb->taken),
 			   (unsigned long)((now_ns() - began) / NS_PER_MS));
 	}

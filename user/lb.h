@@ -37,6 +37,11 @@ struct lb {
 		uint64_t at_ns;
 		char pad[56]; /* to a cache line of its own */
 	} *beats;		     /* of each thread; in shared memory */
+	struct new_client {
+		int fd;
+		uint32_t listener;
+	} *new_clients;		     /* of a worker that died: accepted, and in no record; while a worker starts */
+	uint32_t nr_new_clients;
 	bool ready;		     /* a worker serves; atomic */
 	uint32_t maxconn;	     /* sessions of the process */
 	uint32_t taken;		     /* of maxconn, accepts under way included; atomic */

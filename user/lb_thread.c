@@ -288,6 +288,21 @@ static bool on_accepted(void *arg, int fd, const struct addr *client)
 	return true;
 }
 
+void lb_thread_admit(struct lb_thread *t, uint32_t listener, int fd)
+{
+	struct frontend *fe = t->listeners[listener].frontend;
+	struct addr client = {0};
+	socklen_t len = sizeof(client);
+	struct lb_thread *to;
+
+	if (getpeername(fd, &client.sa, &len) < 0 || !keep_place(t->lb, fe)) {
+		sock_close_reset(fd);
+		return;
+	}
+	to = choose_thread(t);
+	session_start(to->sessions, fe, fd, &client);
+}
+
 static void on_exhausted(void *arg, int error)
 {
 	struct lb_listener *l = arg;

@@ -48,6 +48,12 @@ struct listener *listener_close(struct listener *l);
 /* The same for one whose descriptor is closed already. */
 struct listener *listener_forget(struct listener *l);
 
+/*
+ * Is fd a socket that was accepted at its address? (No other socket of the process has that.) any: at a wildcard's port, where no other
+ * listener has the address itself.
+ */
+bool listener_has_accepted(const struct listener *l, int fd, bool any);
+
 /* Starts accepting on this loop. ops and arg must outlive it. Returns 0 or -errno. */
 int listener_start(struct listener *l, struct loop *loop, const struct listener_ops *ops,
 		   void *arg);

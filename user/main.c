@@ -394,7 +394,7 @@ static int run(const struct config *c, const struct args *a)
 {
 	const char *given = a->pidfile ?: c->global.pidfile;
 	__cleanup_free char *pidfile = absolute_path(given);
-	struct run run = { .daemon = c->global.daemon, .supervised = a->supervised, .level = message_level(a), .pipe_fd = -1 };
+	struct run run = { .daemon = c->global.daemon, .supervised = c->global.master_worker, .level = message_level(a), .pipe_fd = -1 };
 	sigset_t set;
 	int r;
 
@@ -422,7 +422,7 @@ static int run(const struct config *c, const struct args *a)
 	if (r == 0) {
 		if (run.daemon && run.supervised)
 			detach(run.level); /* before there is anybody to share descriptors with */
-		r = a->supervised ? supervise(&run) : work(&run, false);
+		r = run.supervised ? supervise(&run) : work(&run, false);
 		if (*pidfile)
 			unlink(pidfile);
 	}
@@ -447,6 +447,7 @@ int main(int argc, char **argv)
 	}
 	r = load_config(c, &a);
 	c->global.daemon = (c->global.daemon || a.daemon) && !a.debug;
+	c->global.master_worker = c->global.master_worker || a.supervised;
 	if (r == 0 && a.check)
 		puts("Configuration file is valid");
 	else if (r == 0)

@@ -419,6 +419,7 @@ void session_adopt(struct sessions *t, uint32_t number, struct frontend *fe, str
 	stats_reenter(&fe->stats);
 	stats_reenter(&be->stats);
 	stat_max(t->o.stats->max, stat_add(t->o.stats->current, 1) + 1);
+	stat_add(t->o.stats->adopted, 1);
 	session_serve(s);
 	session_resume(s);
 	session_served(t);

@@ -199,6 +199,8 @@ static void count_end(struct session *s, enum session_end why, const struct byte
 	stat_add(p->out.user, bytes[SERVER].user);
 	if (why != END_CLEAN)
 		stat_add(p->resets_sent, 1);
+	if (why == END_LOST)
+		stat_add(p->lost, 1);
 	if (s->record->connected_ns && s->record->fallback == FALLBACK_CHOICE)
 		stat_add(p->fallback[FALLBACK_CHOICE], 1);
 	if (s->joined) {

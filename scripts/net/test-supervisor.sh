@@ -86,6 +86,46 @@ bytes_are_right_when_workers_die_at_random_moments_in_the_kernel()
 	killed_at_random "splice require" "$KERNEL"
 }
 
+accepting_goes_on_at_once_after_a_crash_with_4000_sessions()
+{
+	local began took=() i
+
+	config "maxconn 5000;splice require" "" | start_shunt shunt -W
+	spawn_server echo echo --listen 127.0.0.1:9001
+	spawn hold "$PEER" hold --connect 127.0.0.1:8080 --connections 4000 --seconds 8
+	wait_until "4000 sessions" 30 has_line "$T/hold.out" holding
+	for ((i = 0; i < 5; i++)); do
+		began=${EPOCHREALTIME/./}
+		kill -KILL "$(worker shunt)"
+		"$PEER" ping --connect 127.0.0.1:8080 --count 1 > "$T/ping.out" # a new client, served
+		took+=($(((${EPOCHREALTIME/./} - began) / 1000)))
+		wait_until "4000 sessions" 5 equals 4000 info CurrConns
+	done
+	join hold 60
+	note "from the crash to the answer to a new client: ${took[*]} ms"
+	expect_lt "the median in ms" "$(printf '%s\n' "${took[@]}" | sort -n | sed -n 3p)" 400
+	expect_eq SessionsLost "$(info SessionsLost)" 0
+	expect_eq WorkerDeaths "$(info WorkerDeaths)" 5
+}
+
+# One of its directions begins with the word, so whoever serves it dies.
+session_over_which_two_workers_died_is_dropped()
+{
+	export SHUNT_MORTAL_WORD=poison
+	DAEMON=$MORTAL
+	config "" "no option splice-auto" | start_shunt shunt -W
+	spawn_server echo echo --listen 127.0.0.1:9001
+	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 4 --size 100 --count 100 --interval-us 20000
+	wait_until "four sessions" 5 equals 4 info CurrConns
+	echo "poison and more" | socat -t 5 - TCP4:127.0.0.1:8080 > "$T/socat.out" 2> "$T/socat.err" || :
+	wait_until "two deaths" 5 equals 2 info WorkerDeaths
+	wait_until "its end" 5 has_line "$T/shunt.err" "is reset: 2 workers died while they served it"
+	join ping 30 # the others did not notice
+	expect_match "what its client saw" "$(cat "$T/socat.err")" "reset by peer"
+	expect_eq SessionsLost "$(info SessionsLost)" 1
+	expect_eq WorkerDeaths "$(info WorkerDeaths)" 2
+}
+
 # killed_at_every_point GLOBAL LISTEN DEATHS [DRIVE...]: sessions one after the other; the first one's worker dies at its first point, the
 # second one's at its second, and so on.
 killed_at_every_point()
@@ -112,6 +152,8 @@ killed_at_every_point()
 }
 
 run joined_flows_do_not_notice_that_the_worker_dies
+run accepting_goes_on_at_once_after_a_crash_with_4000_sessions
+run session_over_which_two_workers_died_is_dropped
 run bytes_are_right_when_workers_die_at_random_moments_on_all_paths
 run bytes_are_right_when_workers_die_at_random_moments_in_userspace
 run bytes_are_right_when_workers_die_at_random_moments_in_the_kernel
