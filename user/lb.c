@@ -390,24 +390,52 @@ static bool is_taken(void *arg, uint32_t session)
 	return ledger_get(lb->ledger, session)->state != LEDGER_FREE;
 }
 
-/*
- * Who is served whenever a worker dies may be why: it is not served a second time after that. It has no record any more, and what
- * has none is closed, with a reset.
- */
+/* Its session has no record any more; and what has none is closed, with a reset. */
+static void drop_record(struct lb *lb, struct ledger_record *r)
+{
+	stat_add(lb->stats.resets_sent, 1);
+	stat_add(lb->stats.lost, 1);
+	r->state = LEDGER_FREE;
+}
+
+/* Who is served whenever a worker dies may be why: it is not served a second time after that. */
 static void drop_poison(struct lb *lb)
 {
 	for (uint32_t i = 0; i < lb->nr_threads; i++) {
 		uint32_t *serving = ledger_serving(lb->ledger, i);
-		struct ledger_record *r = *serving ? ledger_get(lb->ledger, *serving - 1) : NULL;
+		struct ledger_record *r = NULL;
 
+		if (*serving && *serving <= ledger_max(lb->ledger))
+			r = ledger_get(lb->ledger, *serving - 1);
 		*serving = 0;
 		if (!r || r->state == LEDGER_FREE || ++r->crashes < CRASHES_MAX)
 			continue;
 		log_alert("session %lu (%s) is reset: %u workers died while they served it", (unsigned long)r->serial,
 			  ledger_state_name(r->state), r->crashes);
-		stat_add(lb->stats.resets_sent, 1);
-		stat_add(lb->stats.lost, 1);
-		r->state = LEDGER_FREE;
+		drop_record(lb, r);
+	}
+}
+
+/* Whatever the worker died of may have written into the ledger. */
+static bool is_sane(const struct lb *lb, const struct ledger_record *r)
+{
+	const struct frontend *fe = pool_frontend(lb->pool, r->frontend);
+	const struct backend *be = pool_backend(lb->pool, r->backend);
+
+	return r->state <= LEDGER_FLUSH && fe && be && r->server <= be->conf->nr_servers && r->fallback < FALLBACK_MAX &&
+	       r->fd[0] >= -1 && r->fd[0] < (int)lb->nofile && r->fd[1] >= -1 && r->fd[1] < (int)lb->nofile &&
+	       r->held[0] <= LEDGER_AREA && r->held[1] <= LEDGER_AREA && r->broken <= 1;
+}
+
+static void drop_nonsense(struct lb *lb)
+{
+	for (uint32_t i = 0; i < ledger_max(lb->ledger); i++) {
+		struct ledger_record *r = ledger_get(lb->ledger, i);
+
+		if (r->state == LEDGER_FREE || is_sane(lb, r))
+			continue;
+		log_alert("session %lu is reset: its record makes no sense", (unsigned long)r->serial);
+		drop_record(lb, r);
 	}
 }
 
@@ -450,6 +478,7 @@ static int forget_worker(struct lb *lb)
 
 	stat_add(lb->stats.worker_deaths, 1);
 	drop_poison(lb);
+	drop_nonsense(lb);
 	ledger_recover(lb->ledger);
 	pool_forget_sessions(lb->pool);
 	lb->taken = lb->stats.current = 0;
@@ -478,6 +507,7 @@ static void adopt_session(struct lb *lb, struct lb_thread *t, uint32_t number)
 	struct frontend *fe = pool_frontend(lb->pool, r->frontend);
 	struct backend *be = pool_backend(lb->pool, r->backend);
 
+	*ledger_serving(lb->ledger, t->number) = number + 1; /* should this kill us too */
 	lb->taken++;
 	fe->taken++;
 	t->load++;

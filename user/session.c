@@ -407,9 +407,9 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 
 uint32_t sessions_unsettled(const struct sessions *t)
 {
-	uint64_t owner = t->scratch->owner;
+	uint64_t number = (t->scratch->owner - 1) / 2; /* huge if there is no owner */
 
-	return owner ? (uint32_t)((owner - 1) / 2) : t->first;
+	return number >= t->first && number < t->first + t->max ? (uint32_t)number : t->first;
 }
 
 void session_adopt(struct sessions *t, uint32_t number, struct frontend *fe, struct backend *be)
@@ -420,7 +420,6 @@ void session_adopt(struct sessions *t, uint32_t number, struct frontend *fe, str
 	stats_reenter(&be->stats);
 	stat_max(t->o.stats->max, stat_add(t->o.stats->current, 1) + 1);
 	stat_add(t->o.stats->adopted, 1);
-	session_serve(s);
 	session_resume(s);
 	session_served(t);
 }
