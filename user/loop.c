@@ -13,6 +13,7 @@ struct loop {
 	bool stop;
 	bool no_pwait2; /* a kernel before 5.11 */
 	uint64_t now, turns;
+	uint64_t waited_ns;  /* in all */
 	struct timer **heap; /* [1..nr_timers], the earliest at 1 */
 	uint32_t nr_timers, max_timers;
 	struct list later;
@@ -95,6 +96,11 @@ void loop_stop(struct loop *l)
 uint64_t loop_now(const struct loop *l)
 {
 	return l->now;
+}
+
+uint64_t loop_waited(const struct loop *l)
+{
+	return l->waited_ns;
 }
 
 uint64_t loop_turns(const struct loop *l)
@@ -313,13 +319,13 @@ void loop_settle(struct loop *l)
 static int wait_events(struct loop *l)
 {
 	struct timespec ts, *timeout = NULL;
-	uint64_t ns = 0;
+	uint64_t began = now_ns(), ns = 0;
 	int n = -1, error;
 
 	if (l->nr_timers) {
-		uint64_t now = now_ns(), at = l->heap[1]->at_ns;
+		uint64_t at = l->heap[1]->at_ns;
 
-		ns = at > now ? at - now : 0;
+		ns = at > began ? at - began : 0;
 		ts.tv_sec = (time_t)(ns / NS_PER_SEC);
 		ts.tv_nsec = (long)(ns % NS_PER_SEC);
 		timeout = &ts;
@@ -335,6 +341,8 @@ static int wait_events(struct loop *l)
 	}
 	error = errno;
 	begin_turn(l);
+	l->now = now_ns();
+	l->waited_ns += l->now - began;
 	errno = error;
 	if (l->visited) {
 		l->visited = false;
@@ -359,7 +367,6 @@ int loop_run(struct loop *l)
 			break;
 		}
 		l->nr_events = MAX(n, 0);
-		l->now = now_ns();
 		l->turns++;
 		for (int i = 0; i < l->nr_events; i++) {
 			struct poll *p = l->events[i].data.ptr;
