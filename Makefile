@@ -87,7 +87,7 @@ $(BUILD)/changing: $(call tool_objects,changing) $(BUILD)/tools/exact_lib.o
 # The daemon with other choices: dice, and those of a machine that is a hundred times as fast.
 $(BUILD)/shunt-dice $(BUILD)/shunt-scaled: $(BUILD)/shunt-%: $(BUILD)/tools/%_choose.o $(filter-out %/choose.o,$(USER_OBJ))
 # And one whose worker dies where a test wants it: it throws dice too, or short sessions would never see the kernel.
-MORTAL := socket connect accept4 close shutdown setsockopt getsockopt recv send epoll_ctl madvise sigtimedwait \
+MORTAL := socket connect accept4 close shutdown setsockopt getsockopt recv send epoll_ctl madvise sigtimedwait prctl \
 	bpf_map_update_elem bpf_map_delete_elem
 $(BUILD)/shunt-mortal: $(BUILD)/tools/mortal.o $(BUILD)/tools/dice_choose.o $(filter-out %/choose.o,$(USER_OBJ))
 $(BUILD)/shunt-mortal: ALL_LDFLAGS += $(foreach f,$(MORTAL),-Wl,--wrap=$(f))

@@ -64,27 +64,44 @@ static void a_session_that_has_just_begun_is_not_worth_it_yet(void **state)
 	assert_int_equal(choose(&f, &quiet), CHOOSE_HOME); /* what is in stays in */
 }
 
-static void a_transfer_has_a_second_to_show_what_it_is(void **state)
+static void a_transfer_has_longer_to_show_what_it_is(void **state)
 {
+	const struct choose_load busy = { .busy = 600 }, less = { .busy = 599 };
 	struct choose_flow f = transfer(10 * MB);
 
 	(void)state;
 	f.age_ns = 999 * NS_PER_MS;
-	assert_int_equal(choose(&f, &quiet), CHOOSE_YOUNG);
+	assert_int_equal(choose(&f, &busy), CHOOSE_YOUNG);
 	f.age_ns = NS_PER_SEC;
-	assert_int_equal(choose(&f, &quiet), CHOOSE_HOME);
+	assert_int_equal(choose(&f, &busy), CHOOSE_HOME);
+	f.age_ns = 499 * NS_PER_MS;
+	assert_int_equal(choose(&f, &less), CHOOSE_YOUNG);
+	f.age_ns = 500 * NS_PER_MS;
+	assert_int_equal(choose(&f, &less), CHOOSE_HOME);
 }
 
 static void bulk_stays_out_of_the_kernel(void **state)
 {
 	struct choose_flow slower = transfer(159 * MB), faster = transfer(160 * MB), one_of_many = transfer(MB);
-	const struct choose_load busy = { .bytes_per_s = 160 * MB };
+	const struct choose_load busy = { .busy = 600 }, all = { .bytes_per_s = 160 * MB, .busy = 1000 };
 
 	(void)state;
-	assert_int_equal(choose(&slower, &quiet), CHOOSE_HOME);
-	assert_int_equal(choose(&faster, &quiet), CHOOSE_BULK);
-	assert_int_equal(choose(&one_of_many, &quiet), CHOOSE_HOME);
-	assert_int_equal(choose(&one_of_many, &busy), CHOOSE_BULK);
+	assert_int_equal(choose(&slower, &busy), CHOOSE_HOME);
+	assert_int_equal(choose(&faster, &busy), CHOOSE_BULK);
+	assert_int_equal(choose(&one_of_many, &busy), CHOOSE_HOME);
+	assert_int_equal(choose(&one_of_many, &all), CHOOSE_BULK);
+}
+
+/* Large messages that are answered: whoever waits for them gains nothing from what makes bulk cheap. */
+static void what_leaves_the_thread_time_is_no_bulk(void **state)
+{
+	const struct choose_load all = { .bytes_per_s = 3000 * MB, .busy = 599 };
+	struct choose_flow f = transfer(1500 * MB);
+
+	(void)state;
+	assert_int_equal(choose(&f, &all), CHOOSE_HOME);
+	f = joined(f, true); /* there it is the kernel's time, which nobody tells */
+	assert_int_equal(choose(&f, &all), CHOOSE_BULK);
 }
 
 static void bulk_leaves_the_kernel_late_and_comes_back_early(void **state)
@@ -101,7 +118,7 @@ static void bulk_leaves_the_kernel_late_and_comes_back_early(void **state)
 
 static void what_gets_no_turn_among_bulk_is_not_taken_for_a_chat(void **state)
 {
-	const struct choose_load busy = { .bytes_per_s = 160 * MB };
+	const struct choose_load busy = { .bytes_per_s = 160 * MB, .busy = 600 };
 	struct choose_flow late = { .age_ns = 999 * NS_PER_MS };
 	struct choose_flow starved = { .age_ns = 5 * NS_PER_SEC, .life_bytes_per_s = MB, .life_segments_per_s = 10 };
 
@@ -158,8 +175,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_kernel_is_home),
 		cmocka_unit_test(a_session_that_has_just_begun_is_not_worth_it_yet),
-		cmocka_unit_test(a_transfer_has_a_second_to_show_what_it_is),
+		cmocka_unit_test(a_transfer_has_longer_to_show_what_it_is),
 		cmocka_unit_test(bulk_stays_out_of_the_kernel),
+		cmocka_unit_test(what_leaves_the_thread_time_is_no_bulk),
 		cmocka_unit_test(bulk_leaves_the_kernel_late_and_comes_back_early),
 		cmocka_unit_test(what_gets_no_turn_among_bulk_is_not_taken_for_a_chat),
 		cmocka_unit_test(a_chat_beside_bulk_is_at_home),

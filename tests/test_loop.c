@@ -689,6 +689,32 @@ static void time_stands_still_within_a_turn_and_goes_on_between_turns(void **sta
 	line_close(&a);
 }
 
+#define WORK_NS (20 * NS_PER_MS)
+
+static void on_time_to_work(struct timer *t)
+{
+	uint64_t until = now_ns() + WORK_NS;
+
+	(void)t;
+	while (now_ns() < until)
+		;
+	loop_stop(loop);
+}
+
+static void the_time_in_which_it_waits_is_told_from_that_in_which_it_works(void **state)
+{
+	uint64_t began = now_ns(), waited = loop_waited(loop);
+	struct timer t;
+
+	(void)state;
+	timer_init(&t, on_time_to_work);
+	assert_int_equal(loop_timer_set(loop, &t, began + 5 * WORK_NS), 0);
+	assert_int_equal(loop_run(loop), 0);
+	waited = loop_waited(loop) - waited;
+	assert_true(waited >= WORK_NS); /* it had five times that */
+	assert_true(waited <= now_ns() - began - WORK_NS);
+}
+
 /* ---- other threads ---- */
 
 /* The loop runs in a thread of its own, as those of the daemon do. */
@@ -1052,6 +1078,7 @@ int main(void)
 		loop_test(later_may_ask_for_another),
 		loop_test(what_is_freed_later_is_not_called_any_more),
 		loop_test(time_stands_still_within_a_turn_and_goes_on_between_turns),
+		loop_test(the_time_in_which_it_waits_is_told_from_that_in_which_it_works),
 		loop_test(posted_work_wakes_the_loop_and_runs_once_in_its_thread),
 		loop_test(work_that_is_posted_twice_before_it_runs_runs_once),
 		loop_test(work_posted_before_the_loop_runs_is_not_forgotten),

@@ -12,21 +12,24 @@
 #include <linux/socket.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "choose.h"
 #include "fake_splice.h"
 #include "rig.h"
+#include "run_loop.h"
 
 #define MUCH (4 * 1024 * 1024) /* more than all buffers on the way hold */
 
 const uint32_t choose_sample = 4;
 static enum choose_reason verdict;
 static struct choose_flow last;	/* what it was asked about */
+static struct choose_load last_load;
 
 enum choose_reason choose(const struct choose_flow *f, const struct choose_load *load)
 {
-	(void)load;
 	last = *f;
+	last_load = *load;
 	return verdict;
 }
 
@@ -78,6 +81,22 @@ static void fill(struct rig *r)
 	r->client.deaf = true;
 	r->server.to_send += MUCH;
 	WAIT_FOR(r, rig_view(r).held[TO_CLIENT]);
+}
+
+/* ---- what it is asked about ---- */
+
+static void choice_knows_how_busy_the_thread_is(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start(&r);
+	run_loop(r.loop, 1200 * NS_PER_MS); /* two windows, in which the loop waits for ticks alone */
+	assert_true(last_load.busy < 500);
+	usleep(600000); /* one in which it does not wait, since nobody runs it */
+	WAIT_FOR(&r, last_load.busy >= 500);
+	part(&r);
+	rig_done(&r);
 }
 
 /* ---- the options of the server's socket ---- */
@@ -403,6 +422,7 @@ static void the_budget_is_whole_again_afterwards(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(choice_knows_how_busy_the_thread_is),
 		cmocka_unit_test(servers_socket_is_tuned_with_its_second_write),
 		cmocka_unit_test(upload_tunes_the_servers_socket),
 		cmocka_unit_test(servers_socket_is_tuned_before_the_join),

@@ -4,17 +4,24 @@
 
 #include "util.h"
 
-/* Ages at which a session may get into the kernel; the second one if it may be bulk, or a part of it that got no turn yet. */
+/*
+ * Ages at which a session may get into the kernel; the second one if it may be bulk, or a part of it that got no turn yet; the third one if
+ * its thread is busy besides.
+ */
 #define YOUNG_NS (50 * NS_PER_MS)
+#define SEEN_NS (500 * NS_PER_MS)
 #define GROWN_NS (1000 * NS_PER_MS)
 
 /*
- * Bytes per second of a thread: as many keep a session out of the kernel, make a joined direction leave, and with less than the
- * third it comes back.
+ * Bytes per second of a thread: as many keep a session out of the kernel if the thread is busy, make a joined direction leave, and with less
+ * than the third it comes back.
  */
 #define BULK_STAY (160ull * 1000000)
 #define BULK_LEAVE (1600ull * 1000000)
 #define BULK_RETURN (800ull * 1000000)
+
+/* Per mille of its time. A thread that waits for more than the rest of it is not what limits its transfers. */
+#define BUSY 600u
 
 /* What brings fewer bytes per second, or fewer in a segment or read, is not part of the bulk. */
 #define BULK_FLOW (500ull * 1000)
@@ -62,11 +69,11 @@ static bool is_transfer(const struct choose_flow *f)
 enum choose_reason choose(const struct choose_flow *f, const struct choose_load *load)
 {
 	uint64_t bulk = !f->joined ? BULK_STAY : f->in_kernel ? BULK_LEAVE : BULK_RETURN;
-	bool may_be_bulk = is_transfer(f) || load->bytes_per_s >= BULK_STAY;
+	bool may_be_bulk = is_transfer(f) || load->bytes_per_s >= BULK_STAY, busy = load->busy >= BUSY;
 
-	if (!f->joined && f->age_ns < (may_be_bulk ? GROWN_NS : YOUNG_NS))
+	if (!f->joined && f->age_ns < (!may_be_bulk ? YOUNG_NS : busy ? GROWN_NS : SEEN_NS))
 		return CHOOSE_YOUNG;
-	if (MAX(load->bytes_per_s, f->bytes_per_s) >= bulk && is_transfer(f))
+	if ((f->joined || busy) && MAX(load->bytes_per_s, f->bytes_per_s) >= bulk && is_transfer(f))
 		return CHOOSE_BULK;
 	if (!f->joined && load->segments_per_s >= CROWD_SEGMENTS && load->flows >= CROWD_FLOWS &&
 	    f->segments_per_s * CROWD_SHARE >= load->segments_per_s)

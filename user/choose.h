@@ -44,6 +44,7 @@ struct choose_flow {
 struct choose_load {
 	uint64_t bytes_per_s, segments_per_s;
 	uint32_t flows; /* directions that were seen to move something */
+	uint32_t busy;	/* per mille of its time in which it did not wait for events, at its busiest */
 };
 
 /* A direction that the kernel moves is looked at after so many segments. */

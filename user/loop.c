@@ -14,7 +14,8 @@ struct loop {
 	bool stop;
 	bool no_pwait2; /* a kernel before 5.11 */
 	uint64_t now, turns;
-	uint64_t *beat; /* borrowed; NULL = none: see loop_beat() */
+	uint64_t waited_ns;  /* in all */
+	uint64_t *beat;	     /* borrowed; NULL = none: see loop_beat() */
 	struct timer **heap; /* [1..nr_timers], the earliest at 1 */
 	uint32_t nr_timers, max_timers;
 	struct list later;
@@ -97,6 +98,11 @@ void loop_stop(struct loop *l)
 uint64_t loop_now(const struct loop *l)
 {
 	return l->now;
+}
+
+uint64_t loop_waited(const struct loop *l)
+{
+	return l->waited_ns;
 }
 
 uint64_t loop_turns(const struct loop *l)
@@ -320,13 +326,13 @@ void loop_settle(struct loop *l)
 static int wait_events(struct loop *l)
 {
 	struct timespec ts, *timeout = NULL;
-	uint64_t ns = 0;
+	uint64_t began = now_ns(), ns = 0;
 	int n = -1, error;
 
 	if (l->nr_timers) {
-		uint64_t now = now_ns(), at = l->heap[1]->at_ns;
+		uint64_t at = l->heap[1]->at_ns;
 
-		ns = at > now ? at - now : 0;
+		ns = at > began ? at - began : 0;
 	}
 	if (l->beat)
 		ns = l->nr_timers ? MIN(ns, BEAT_NS) : BEAT_NS;
@@ -346,6 +352,8 @@ static int wait_events(struct loop *l)
 	}
 	error = errno;
 	begin_turn(l);
+	l->now = now_ns();
+	l->waited_ns += l->now - began;
 	errno = error;
 	if (l->visited) {
 		l->visited = false;
@@ -370,7 +378,6 @@ int loop_run(struct loop *l)
 			break;
 		}
 		l->nr_events = MAX(n, 0);
-		l->now = now_ns();
 		l->turns++;
 		if (l->beat)
 			__atomic_store_n(l->beat, l->now, __ATOMIC_RELAXED);

@@ -51,6 +51,9 @@ void loop_stop(struct loop *l); /* after this turn; before loop_run(): that retu
 /* The time of the current turn, ns: read once per turn, so cheap and a little old. */
 uint64_t loop_now(const struct loop *l);
 
+/* How long it has waited for events in all, ns: the rest of its time it was busy, or wanted a CPU. Of the loop's own thread, or its visitors. */
+uint64_t loop_waited(const struct loop *l);
+
 /* How often the loop woke up. */
 uint64_t loop_turns(const struct loop *l);
 

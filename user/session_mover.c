@@ -8,6 +8,7 @@
 #include "session_state.h"
 
 #define TICK_NS (10 * NS_PER_MS)
+#define BUSY_NS (100 * NS_PER_MS) /* over which the average of how busy the loop was goes */
 #define LOOK_WINDOW_NS (500 * NS_PER_MS) /* over which a direction is looked at */
 #define LOAD_WINDOW_NS                                                                             \
 	(500 * NS_PER_MS) /* over which a thread's load is taken: some samples of each direction   \
@@ -36,6 +37,8 @@ static struct choose_load load_of(struct sessions *t, uint64_t now)
 
 	if (ns >= LOAD_WINDOW_NS) {
 		l->last = load_over(l, ns);
+		l->last.busy = l->busiest;
+		l->busiest = l->tick.busy;
 		l->bytes = l->segments = l->flows = 0;
 		l->since_ns = now;
 		l->window++;
@@ -48,6 +51,7 @@ static struct choose_load load_of(struct sessions *t, uint64_t now)
 		.segments_per_s = MAX(MAX(l->last.segments_per_s, l->tick.segments_per_s),
 				      begun.segments_per_s),
 		.flows = MAX(MAX(l->last.flows, l->tick.flows), begun.flows),
+		.busy = MAX(l->last.busy, l->busiest),
 	};
 }
 
@@ -140,6 +144,7 @@ static void stay_away(struct session *s)
 		return;
 	t->load.relayed = t->load.reads = 0;
 	t->load.ticked_ns = loop_now(t->o.loop);
+	t->load.ticked_waited_ns = loop_waited(t->o.loop);
 	loop_timer_set(t->o.loop, &t->tick,
 		       loop_now(t->o.loop) + TICK_NS); /* no memory: the next one arms it */
 }
@@ -193,17 +198,28 @@ static void follow(struct session *s)
 		list_del(&s->away);
 }
 
+/* With the last ns, of which the loop waited for a part. */
+static uint32_t average_busy(uint32_t before, uint64_t ns, uint64_t waited_ns)
+{
+	uint32_t busy = (uint32_t)((ns - MIN(waited_ns, ns)) * 1000 / ns);
+	int64_t part = (int64_t)(MIN(ns, BUSY_NS) * 1000 / BUSY_NS);
+
+	return (uint32_t)((int64_t)before + ((int64_t)busy - (int64_t)before) * part / 1000);
+}
+
 /* What userspace moved since the tick before. */
 static void end_tick(struct sessions *t, uint64_t now)
 {
 	struct thread_load *l = &t->load;
-	uint64_t ns = MAX(now - l->ticked_ns, 1ull);
+	uint64_t ns = MAX(now - l->ticked_ns, 1ull), waited = loop_waited(t->o.loop);
 	struct session *s;
 
 	l->tick = (struct choose_load){
 		.bytes_per_s = l->relayed * NS_PER_SEC / ns,
 		.segments_per_s = l->reads * NS_PER_SEC / ns,
+		.busy = average_busy(l->tick.busy, ns, waited - l->ticked_waited_ns),
 	};
+	l->busiest = MAX(l->busiest, l->tick.busy);
 	list_for_each (s, &t->away, away) {
 		for (int i = 0; i < 2; i++) {
 			l->tick.flows += s->dirs[i].reads != s->dirs[i].ticked_reads;
@@ -212,6 +228,7 @@ static void end_tick(struct sessions *t, uint64_t now)
 	}
 	l->relayed = l->reads = 0;
 	l->ticked_ns = now;
+	l->ticked_waited_ns = waited;
 }
 
 static void on_tick(struct timer *timer)

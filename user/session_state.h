@@ -112,7 +112,9 @@ struct thread_load {
 	uint32_t flows, window;		    /* directions that moved something in it; its number */
 	struct choose_load last;
 	uint64_t ticked_ns, relayed, reads; /* by userspace, since the last tick */
-	struct choose_load tick;	    /* and before it */
+	uint64_t ticked_waited_ns;	    /* of the loop, at the last tick */
+	struct choose_load tick;	    /* before it; busy: an average of some ticks, */
+	uint32_t busiest;		    /* and the highest one in the window */
 };
 
 struct sessions {

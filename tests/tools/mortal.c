@@ -13,12 +13,14 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,6 +35,7 @@ static struct common {
 } *common;
 
 static uint32_t period, again;
+static bool is_worker; /* the supervisor does not die */
 static const char *word;
 
 static uint32_t number_of(const char *name)
@@ -69,6 +72,8 @@ static void point(const char *when, const char *call)
 {
 	int error = errno;
 
+	if (!is_worker)
+		return;
 	common->points++;
 	if (common->points == common->at)
 		die(when, call);
@@ -113,7 +118,7 @@ ssize_t __wrap_send(int fd, const void *buf, size_t len, int flags)
 {
 	ssize_t ret;
 
-	if (word && len >= strlen(word) && !memcmp(buf, word, strlen(word)))
+	if (word && is_worker && len >= strlen(word) && !memcmp(buf, word, strlen(word)))
 		die("before", "send");
 	point("before", "send");
 	ret = __real_send(fd, buf, len, flags);
@@ -127,11 +132,20 @@ int __wrap_accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
 	int ret = __real_accept4(fd, addr, len, flags);
 
-	if (ret >= 0) {
+	if (ret >= 0 && is_worker) {
 		client_came();
 		point("after", "accept4");
 	}
 	return ret;
+}
+
+/* A worker's first call. */
+int __real_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
+int __wrap_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
+int __wrap_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
+{
+	is_worker = is_worker || option == PR_SET_PDEATHSIG;
+	return __real_prctl(option, a, b, c, d);
 }
 
 /* The supervisor's patience, which tests do not have: it makes a worker wait that comes after one that did not live for long. */

@@ -26,5 +26,6 @@ enum choose_reason choose(const struct choose_flow *f, const struct choose_load 
 	flow.segments_per_s *= SCALE;
 	all.bytes_per_s *= SCALE;
 	all.segments_per_s *= SCALE;
+	all.busy = MIN(all.busy * SCALE, 1000u);
 	return choose_unscaled(&flow, &all);
 }
