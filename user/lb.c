@@ -577,6 +577,11 @@ int lb_start(struct lb *lb, bool after)
 	timer_init(&lb->stop_timer, on_stop_timer);
 	later_init(&lb->finished, on_finished);
 	lb->signals.fd = -1;
+	/* What these point to died with its worker. */
+	lb->threads = NULL;
+	lb->loop = NULL;
+	lb->new_clients = NULL;
+	lb->nr_new_clients = 0;
 	add_sinks(lb); /* the supervisor has none */
 	if (after)
 		r = MIN(forget_worker(lb), 0);

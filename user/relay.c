@@ -17,7 +17,7 @@ void relay_done(struct relay *r)
 	} else {
 		free(r->held);
 	}
-	*r = (struct relay){ .area = r->area, .saved = r->saved };
+	*r = (struct relay){ .area = r->area, .saved = r->saved, .taken = r->taken };
 }
 
 /* Returns the number of bytes taken (0 = the sink is full) or -errno. */
@@ -96,6 +96,8 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, struct rel
 			return out;
 		}
 		taken += (uint64_t)n;
+		if (r->taken)
+			__atomic_store_n(r->taken, *r->taken + (uint64_t)n, __ATOMIC_RELEASE);
 		sent = write_some(sink, scratch->bytes, (size_t)n);
 		if (sent < 0) {
 			out.status = RELAY_SINK_ERROR;

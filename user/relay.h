@@ -21,6 +21,7 @@ struct relay {
 	uint32_t offset, length;
 	char *area; /* borrowed: where to keep it, page by page, RELAY_AREA bytes; NULL = memory of its own */
 	uint32_t *saved; /* borrowed: length, for who comes after; goes with area */
+	uint64_t *taken; /* borrowed: bytes read so far, for who comes after; NULL = nobody does */
 };
 
 #define RELAY_AREA (256u * 1024) /* no read may bring more */

@@ -352,6 +352,7 @@ static struct session *begin(struct sessions *t, uint32_t number, struct fronten
 		s->dirs[i].limit = budget_begin(t->o.budget);
 		s->dirs[i].relay.area = ledger_area(t->o.ledger, number, i);
 		s->dirs[i].relay.saved = &s->record->held[i];
+		s->dirs[i].relay.taken = &s->record->taken[i];
 	}
 	timer_init(&s->timer, on_timer);
 	timer_init(&s->retry, on_retry);

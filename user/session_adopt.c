@@ -90,6 +90,7 @@ static const char *resume_relayed(struct session *s, int i, const struct sock_pr
 	if (given < taken && !restore(s, i, taken - given, taken))
 		return "bytes that it held are lost with it";
 	s->record->relayed[i] = given;
+	s->record->taken[i] = taken;
 	return NULL;
 }
 
@@ -131,45 +132,42 @@ static const char *resume_joined(struct session *s, int i, const struct sock_pro
 }
 
 /*
- * Of an end without a connection: bytes that it received and nobody has handed on, nor has still to
- * read. No call tells whether it finished its stream or was reset; but a FIN is counted as a byte
- * received: so 1 is a FIN, and 0 a reset. Where the worker may have held bytes, it cannot be told
- * from those: -1.
+ * Of an end without a connection: has it finished its stream? No call tells whether it was closed in order or reset; but a FIN is counted as a byte
+ * received, and nobody reads it.
+ *
+ * Of a joined one the program has counted all else. Of another one the record has what was read, but for a read that had just returned. Who
+ * had that was not told of a reset, so that is still to be seen (p.error): where there is none, one byte of those that are too many is the FIN.
  */
-static int64_t surplus(const struct session *s, int i, const struct sock_progress p[2])
+static bool has_finished(const struct session *s, int i, const struct sock_progress *p)
 {
-	if (s->joined) {
-		const struct flow *f = flow_of(s, i);
+	const struct ledger_record *r = s->record;
+	const struct flow *f = s->joined ? flow_of(s, i) : NULL;
 
-		return (int64_t)(p[i].received - s->record->relayed[i] - flow_get(f, redirected) -
-				 flow_get(f, passed));
-	}
-	if (s->record->held[i] || s->table->scratch->owner == s->number * 2ull + (uint64_t)i + 1)
-		return -1;
-	return (int64_t)(p[i].received - p[i].unread - (p[!i].written - (i == CLIENT ? 1 : 0)));
+	if (f)
+		return p->received == r->relayed[i] + flow_get(f, redirected) + flow_get(f, passed) + 1;
+	return !p->error && p->received - p->unread > r->taken[i];
 }
 
-/* What is known of both ends. Returns what is wrong, or NULL; *broken is an end that was reset, or
- * -1. */
+/*
+ * What is known of both ends. Returns what is wrong, or NULL; *broken is an end that was reset, or
+ * -1. Whose connection is gone without an error, and who had sent and been sent a FIN, was closed in order.
+ */
 static const char *look_at_ends(struct session *s, struct sock_progress p[2], int *broken)
 {
 	for (int i = 0; i < 2; i++)
 		if (!has_end(s, i) || sock_progress(s->ends[i].poll.fd, &p[i]) < 0)
 			return "an end is missing";
 	for (int i = 0; i < 2; i++) {
-		int64_t left;
-
 		if (!p[i].gone || *broken == i)
 			continue;
-		left = s->record->done[i] ? 1 : surplus(s, i, p);
-		if (left == 0) {
-			*broken = i;
-		} else if (left == 1 && s->record->done[!i]) {
+		if (s->record->done[!i] && (s->record->done[i] || has_finished(s, i, &p[i]))) {
 			p[i].fin_sent = p[i].fin_received = true;
 			p[i].received--;
 			p[i].written--;
+		} else if (*broken >= 0) {
+			return "both ends were reset";
 		} else {
-			return "an end was reset meanwhile, or has finished";
+			*broken = i;
 		}
 	}
 	return NULL;

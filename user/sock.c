@@ -6,6 +6,7 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -127,6 +128,14 @@ int sock_received(int fd, uint64_t *ret)
 	return r;
 }
 
+/* getsockopt(SO_ERROR) would take it away. */
+static bool has_error(int fd)
+{
+	struct pollfd p = { .fd = fd };
+
+	return poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
+}
+
 int sock_progress(int fd, struct sock_progress *ret)
 {
 	struct tcp_info info, after;
@@ -149,6 +158,7 @@ int sock_progress(int fd, struct sock_progress *ret)
 			return -EBUSY;
 	}
 	*ret = (struct sock_progress){ .unread = (uint32_t)unread };
+	ret->error = has_error(fd);
 	switch (info.tcpi_state) {
 	case STATE_CLOSE_WAIT:
 		ret->fin_received = true;

@@ -53,7 +53,8 @@ int sock_received(int fd, uint64_t *ret);
 struct sock_progress {
 	uint64_t received, unread, written;
 	bool fin_received, fin_sent;
-	bool gone; /* no connection any more: reset, or both streams are complete */
+	bool gone;  /* no connection any more: reset, or both streams are complete; a received FIN is in received then */
+	bool error; /* reset, and no call has been told so far; this one does not take it away */
 };
 
 /* Exact while nobody reads or writes; segments may come and go. Returns 0 or -errno. */

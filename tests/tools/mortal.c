@@ -3,9 +3,10 @@
  * mortal.c - linked into build/shunt-mortal: a daemon whose worker dies (SIGKILL) at chosen points of a session's life, which are before and
  * after each system call that sessions make: the linker puts these functions in the calls' place (--wrap, see the Makefile).
  *
- *	SHUNT_MORTAL=N		of every N clients the first dies at its first point, the second at its second, and so on; at other times
- *				nobody dies. Points are counted from the accept(2) of a client, over the worker's whole process: so one
- *				thread, and clients one at a time.
+ *	SHUNT_MORTAL=N		the first client's worker dies at its first point, the third one's at its second, and so on until the Nth;
+ *				then from the beginning. (The second one's does not: it begins while the first one ends.) Points are
+ *				counted from the accept(2) of a client, over the worker's whole process: so one thread, and clients one
+ *				at a time.
  *	SHUNT_MORTAL_AGAIN=M	and the next worker dies too, at one of its first M points
  *	SHUNT_MORTAL_WORD=TEXT	whoever is to send(2) something that begins with TEXT dies
  *
@@ -84,7 +85,7 @@ static void client_came(void)
 {
 	common->clients++;
 	common->points = common->deaths = 0;
-	common->at = period ? (common->clients - 1) % period + 1 : 0;
+	common->at = period && common->clients % 2 ? common->clients / 2 % period + 1 : 0;
 }
 
 #define MORTAL(type, name, params, args)                                                                               \
