@@ -827,8 +827,8 @@ static void unknown_keywords_without_a_near_one_list_what_is_allowed(void **stat
 	expect_in(
 		"global", "xyzzy",
 		"2: error: unknown keyword 'xyzzy'; allowed: maxconn, ulimit-n, nbthread, daemon, "
-		"pidfile, log-tag, bpf-pin-path, splice, nosplice, tune.splice.limit, "
-		"tune.splice.budget, hard-stop-after, stats, user, group, chroot, log, ...");
+		"master-worker, pidfile, log-tag, bpf-pin-path, splice, nosplice, "
+		"tune.splice.limit, tune.splice.budget, hard-stop-after, stats, user, group...");
 	expect_in("defaults", "acl x src 1.2.3.4",
 		  "2: error: unknown keyword 'acl'; allowed: log, mode, default_backend, balance, "
 		  "maxconn, backlog, retries, disabled, enabled, timeout, option");

@@ -102,6 +102,12 @@ static const char *resume_joined(struct session *s, int i, const struct sock_pro
 	uint64_t passed, redirected, given, taken;
 	struct sock_progress now = p[i];
 
+	d->limit = (uint32_t)f->limit;
+	/* Most are idle: whatever was passed was moved, and was read. */
+	if (!now.unread && flow_get(f, passed) == f->moved) {
+		flow_set(f, unread, 0);
+		return NULL;
+	}
 	for (int looks = 0;; looks++) {
 		passed = flow_get(f, passed);
 		redirected = flow_get(f, redirected);
@@ -127,7 +133,6 @@ static const char *resume_joined(struct session *s, int i, const struct sock_pro
 		return "bytes that it held are lost with it";
 	d->tokens = taken > f->moved ? 0 : (uint32_t)(f->moved - taken);
 	flow_set(f, unread, d->tokens);
-	d->limit = (uint32_t)f->limit;
 	return NULL;
 }
 

@@ -136,6 +136,12 @@ static bool has_error(int fd)
 	return poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
 }
 
+/* Nothing waits in either direction: then no byte can have come or gone between the two calls. */
+static bool is_idle(const struct tcp_info *info, int unread)
+{
+	return !info->tcpi_unacked && !info->tcpi_notsent_bytes && !unread;
+}
+
 int sock_progress(int fd, struct sock_progress *ret)
 {
 	struct tcp_info info, after;
@@ -146,7 +152,12 @@ int sock_progress(int fd, struct sock_progress *ret)
 		r = get_info(fd, &info);
 		if (r < 0)
 			return r;
-		if (ioctl(fd, SIOCOUTQ, &queued) < 0 || ioctl(fd, SIOCINQ, &unread) < 0)
+		if (ioctl(fd, SIOCINQ, &unread) < 0)
+			return -errno;
+		queued = 0;
+		if (is_idle(&info, unread))
+			break;
+		if (ioctl(fd, SIOCOUTQ, &queued) < 0)
 			return -errno;
 		r = get_info(fd, &after);
 		if (r < 0)
@@ -158,7 +169,6 @@ int sock_progress(int fd, struct sock_progress *ret)
 			return -EBUSY;
 	}
 	*ret = (struct sock_progress){ .unread = (uint32_t)unread };
-	ret->error = has_error(fd);
 	switch (info.tcpi_state) {
 	case STATE_CLOSE_WAIT:
 		ret->fin_received = true;
@@ -174,6 +184,7 @@ int sock_progress(int fd, struct sock_progress *ret)
 		break;
 	case STATE_CLOSE:
 		ret->gone = true;
+		ret->error = has_error(fd);
 		break;
 	}
 	ret->received = info.tcpi_bytes_received - ret->fin_received;

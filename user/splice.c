@@ -441,16 +441,30 @@ int splice_join_again(struct splice *sp, uint32_t session, struct splice_end end
 
 void splice_sweep(struct splice *sp, bool (*used)(void *arg, uint32_t session), void *arg)
 {
-	uint64_t cookie, next;
-	uint32_t index;
-	int r = bpf_map_get_next_key(sp->slots_fd, NULL, &next);
+	enum { BATCH = 4096 };
+	__cleanup_free uint64_t *cookies = calloc(BATCH, sizeof(*cookies)), *stale = NULL;
+	__cleanup_free uint32_t *indexes = calloc(BATCH, sizeof(*indexes));
+	uint32_t position, n = BATCH, nr_stale = 0;
+	int r = cookies && indexes ? 0 : -ENOMEM;
 
-	while (r == 0) {
-		cookie = next;
-		r = bpf_map_get_next_key(sp->slots_fd, &cookie, &next);
-		if (bpf_map_lookup_elem(sp->slots_fd, &cookie, &index) == 0 && !used(arg, index / 2))
-			bpf_map_delete_elem(sp->slots_fd, &cookie);
+	for (bool first = true; r == 0; first = false, n = BATCH) {
+		r = bpf_map_lookup_batch(sp->slots_fd, first ? NULL : &position, &position, cookies, indexes, &n, NULL);
+		if (r < 0 && r != -ENOENT) /* the end */
+			break;
+		for (uint32_t i = 0; i < n; i++) {
+			uint64_t *more;
+
+			if (used(arg, indexes[i] / 2))
+				continue;
+			more = reallocarray(stale, nr_stale + 1, sizeof(*stale));
+			if (!more)
+				break;
+			stale = more;
+			stale[nr_stale++] = cookies[i];
+		}
 	}
+	for (uint32_t i = 0; i < nr_stale; i++)
+		bpf_map_delete_elem(sp->slots_fd, &stale[i]);
 }
 
 void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2])
