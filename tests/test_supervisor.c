@@ -257,6 +257,23 @@ static void worker_that_is_stuck_is_replaced(void **state)
 	assert_int_equal(common->lives, 2);
 }
 
+static int never_be_ready(void *arg, bool after)
+{
+	(void)arg;
+	begin_life(after);
+	for (; common->lives == 1;)
+		;
+	be_ready();
+	return 0;
+}
+
+static void worker_that_is_stuck_before_it_is_ready_is_replaced(void **state)
+{
+	(void)state;
+	assert_int_equal(run(never_be_ready), 0);
+	assert_int_equal(common->lives, 2);
+}
+
 static void stop_and_continue(pid_t supervisor)
 {
 	(void)supervisor;
@@ -364,6 +381,7 @@ int main(void)
 		supervisor_test(signals_are_forwarded),
 		supervisor_test(signal_that_comes_while_there_is_no_worker_is_for_the_next_one),
 		supervisor_test(worker_that_is_stuck_is_replaced),
+		supervisor_test(worker_that_is_stuck_before_it_is_ready_is_replaced),
 		supervisor_test(worker_that_is_stopped_is_not),
 		supervisor_test(worker_dies_with_its_supervisor),
 		supervisor_test(next_worker_finds_what_was_open_and_closes_what_nobody_owns),

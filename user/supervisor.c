@@ -60,9 +60,9 @@ struct watch {
 	uint64_t *last;
 };
 
-static bool is_stuck(const struct supervised *s, struct watch *w, pid_t pid)
+static bool is_stuck(const struct supervised *s, struct watch *w, pid_t pid, bool ready)
 {
-	bool still = false;
+	bool still = !ready; /* until then there is no beat */
 
 	for (uint32_t i = 0; i < s->nr_beats; i++) {
 		uint64_t beat = __atomic_load_n((const uint64_t *)((const char *)s->beats + i * s->stride), __ATOMIC_RELAXED);
@@ -126,7 +126,7 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 		if (now_ns() - looked < idle_ms * NS_PER_MS)
 			continue;
 		looked = now_ns();
-		if (ready && is_stuck(s, w, pid)) {
+		if (is_stuck(s, w, pid, ready)) {
 			log_alert("worker %d has not moved for %u ms: it is replaced", (int)pid, STUCK_LOOKS * idle_ms);
 			kill(pid, SIGKILL);
 		}

@@ -24,7 +24,7 @@ struct supervised {
 	const uint64_t *beats; /* in shared memory: each changes every second or so as long as a thread of the worker lives */
 	uint32_t nr_beats;
 	size_t stride; /* bytes from one beat to the next */
-	uint32_t look_ms; /* between looks at the beats; 0 = 1000. After ten without a beat of some thread the worker is replaced */
+	uint32_t look_ms; /* between looks at the beats; 0 = 1000. After ten without a beat of some thread, or before it is ready, the worker is replaced */
 	sigset_t forward; /* signals for the worker; SIGCHLD and these must be blocked */
 };
 

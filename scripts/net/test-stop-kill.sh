@@ -152,5 +152,6 @@ run everything_else_goes_on_when_the_daemon_is_continued
 run half_closes_and_resets_are_found_when_the_daemon_is_continued
 run a_killed_daemon_resets_what_it_cut_off killed "splice require" ""
 run a_killed_daemon_resets_what_it_cut_off_in_userspace killed "" "no option splice-auto"
+run a_killed_supervisor_resets_what_it_cut_off killed "splice require;master-worker" ""
 run a_second_daemon_is_refused_and_the_first_unharmed
 net_end

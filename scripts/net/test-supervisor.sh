@@ -126,6 +126,23 @@ session_over_which_two_workers_died_is_dropped()
 	expect_eq WorkerDeaths "$(info WorkerDeaths)" 2
 }
 
+worker_that_runs_in_circles_is_replaced()
+{
+	export SHUNT_MORTAL_WORD=poison SHUNT_MORTAL_LOOP=1
+	DAEMON=$MORTAL
+	config "nbthread 1" "no option splice-auto" | start_shunt shunt -W
+	spawn_server echo echo --listen 127.0.0.1:9001
+	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 4 --size 100 --count 12 --interval-us 2000000 --timeout 40
+	wait_until "four sessions" 5 equals 4 info CurrConns
+	spawn poison sh -c 'echo "poison and more" | socat -t 30 - TCP4:127.0.0.1:8080'
+	wait_until "the supervisor's message" 20 has_line "$T/shunt.err" "has not moved for 10000 ms: it is replaced"
+	# The next one, when it takes the session over, does just that.
+	wait_until "two deaths" 30 equals 2 info WorkerDeaths
+	wait_until "the end of that" 5 has_line "$T/shunt.err" "is reset: 2 workers died while they served it"
+	join ping 60
+	expect_eq SessionsLost "$(info SessionsLost)" 1
+}
+
 # killed_at_every_point GLOBAL LISTEN DEATHS [DRIVE...]: sessions one after the other; the first one's worker dies at its first point, the
 # second one's at its second, and so on.
 killed_at_every_point()
@@ -156,6 +173,7 @@ killed_at_every_point()
 run joined_flows_do_not_notice_that_the_worker_dies
 run accepting_goes_on_at_once_after_a_crash_with_4000_sessions
 run session_over_which_two_workers_died_is_dropped
+run worker_that_runs_in_circles_is_replaced
 run bytes_are_right_when_workers_die_at_random_moments_on_all_paths
 run bytes_are_right_when_workers_die_at_random_moments_in_userspace
 run bytes_are_right_when_workers_die_at_random_moments_in_the_kernel

@@ -9,6 +9,7 @@
  *				at a time.
  *	SHUNT_MORTAL_AGAIN=M	and the next worker dies too, at one of its first M points
  *	SHUNT_MORTAL_WORD=TEXT	whoever is to send(2) something that begins with TEXT dies
+ *	SHUNT_MORTAL_LOOP=1	or rather than die, runs in circles for ever
  *
  * Each death is a line on stderr: "mortal: client 7 dies at point 7, before recv".
  */
@@ -66,6 +67,8 @@ static void die(const char *when, const char *call)
 	common->points = 0;
 	if (write(STDERR_FILENO, line, (size_t)len) != len)
 		abort();
+	for (; getenv("SHUNT_MORTAL_LOOP");)
+		;
 	raise(SIGKILL);
 }
 
