@@ -50,7 +50,7 @@ sessions_in_the_kernel()
 # killed_at_random GLOBAL LISTEN
 killed_at_random()
 {
-	local kills=0 before sessions=6000
+	local kills=0 before sessions=3000
 
 	[ -z "$QUICK" ] || sessions=600
 	config "$1" "$2" | start_shunt shunt -W
