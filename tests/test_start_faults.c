@@ -64,8 +64,9 @@ int splice_new(struct splice **ret, const struct splice_options *o, char *why, s
 	return -EPERM;
 }
 
-int qualify(struct splice *sp, char *why, size_t size)
+int qualify(struct splice *sp, bool *ret_tells_unread, char *why, size_t size)
 {
+	*ret_tells_unread = true;
 	(void)sp, (void)why, (void)size;
 	fail_msg("qualify");
 	return -EPERM;
@@ -83,7 +84,7 @@ static int start(const char *text, struct config **ret_config, struct lb **ret_l
 	if (r == 0)
 		r = config_finish(c);
 	if (r == 0)
-		r = lb_new(ret_lb, c);
+		r = lb_new(ret_lb, c, true);
 	if (r == 0) {
 		r = lb_start(*ret_lb, false);
 		if (r < 0) {

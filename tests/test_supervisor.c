@@ -153,6 +153,21 @@ static void first_worker_that_fails_before_it_is_ready_is_not_tried_again(void *
 	assert_int_equal(common->readies, 0);
 }
 
+static int die_at_once(void *arg, bool after)
+{
+	(void)arg;
+	begin_life(after);
+	raise(SIGKILL);
+	return 0;
+}
+
+static void first_worker_that_dies_before_it_is_ready_is_not_replaced(void **state)
+{
+	(void)state;
+	assert_int_equal(run(die_at_once), EXIT_FAILURE);
+	assert_int_equal(common->lives, 1);
+}
+
 static int die_three_times(void *arg, bool after)
 {
 	(void)arg;
@@ -238,6 +253,31 @@ static void signal_that_comes_while_there_is_no_worker_is_for_the_next_one(void 
 	assert_int_equal(common->got, SIGTERM);
 }
 
+static int be_ready_once(void *arg, bool after)
+{
+	(void)arg;
+	begin_life(after);
+	if (!after)
+		be_ready();
+	raise(SIGKILL);
+	return 0;
+}
+
+static void send_term_later(pid_t supervisor)
+{
+	while (__atomic_load_n(&common->lives, __ATOMIC_ACQUIRE) < 3)
+		usleep(1000);
+	kill(supervisor, SIGTERM);
+}
+
+static void workers_that_do_not_get_ready_any_more_end_when_they_are_told_to(void **state)
+{
+	(void)state;
+	meanwhile(send_term_later);
+	assert_int_equal(run(be_ready_once), EXIT_FAILURE);
+	assert_true(common->lives >= 3);
+}
+
 /* ---- beats ---- */
 
 static int stop_beating(void *arg, bool after)
@@ -257,21 +297,23 @@ static void worker_that_is_stuck_is_replaced(void **state)
 	assert_int_equal(common->lives, 2);
 }
 
-static int never_be_ready(void *arg, bool after)
+static int stick_at_the_second_time(void *arg, bool after)
 {
 	(void)arg;
 	begin_life(after);
-	for (; common->lives == 1;)
+	for (; common->lives == 2;) /* before it is ready */
 		;
 	be_ready();
+	if (common->lives == 1)
+		raise(SIGKILL);
 	return 0;
 }
 
 static void worker_that_is_stuck_before_it_is_ready_is_replaced(void **state)
 {
 	(void)state;
-	assert_int_equal(run(never_be_ready), 0);
-	assert_int_equal(common->lives, 2);
+	assert_int_equal(run(stick_at_the_second_time), 0);
+	assert_int_equal(common->lives, 3);
 }
 
 static void stop_and_continue(pid_t supervisor)
@@ -376,7 +418,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		supervisor_test(worker_that_ends_ends_the_supervisor),
 		supervisor_test(first_worker_that_fails_before_it_is_ready_is_not_tried_again),
+		supervisor_test(first_worker_that_dies_before_it_is_ready_is_not_replaced),
 		supervisor_test(worker_that_dies_is_replaced_after_growing_pauses),
+		supervisor_test(workers_that_do_not_get_ready_any_more_end_when_they_are_told_to),
 		supervisor_test(worker_that_fails_after_it_was_ready_is_replaced),
 		supervisor_test(signals_are_forwarded),
 		supervisor_test(signal_that_comes_while_there_is_no_worker_is_for_the_next_one),

@@ -20,7 +20,8 @@
 #define MAXCONN_DEFAULT 20000	  /* when the descriptor limit would allow more and nobody asked for it */
 #define THREADS_MAX 64u		  /* unless nbthread says otherwise */
 #define BUDGET_DEFAULT (1ull << 30)
-#define CRASHES_MAX 2		  /* workers that may die over a session */
+#define CRASHES_MAX 2		  /* workers that may die over a session, */
+#define CRASH_MEMORY_S 60	  /* one within so many seconds of the other */
 #define BACKLOG_DEFAULT 4096	  /* the kernel cuts it to net.core.somaxconn */
 
 /* ---- stopping ---- */
@@ -65,13 +66,15 @@ void lb_drain(struct lb *lb)
 
 	if (lb->stopping)
 		return;
-	close_listeners(lb);
+	if (after)
+		lb->stop_at_ns = loop_now(lb->loop) + after * NS_PER_MS;
 	__atomic_store_n(&lb->stopping, true, __ATOMIC_SEQ_CST);
+	close_listeners(lb);
 	log_notice("stopping: no new clients, %u sessions to finish", stat_get(lb->taken));
 	if (!__atomic_load_n(&lb->taken, __ATOMIC_SEQ_CST))
 		loop_stop(lb->loop);
 	else if (after)
-		loop_timer_set(lb->loop, &lb->stop_timer, loop_now(lb->loop) + after * NS_PER_MS);
+		loop_timer_set(lb->loop, &lb->stop_timer, lb->stop_at_ns);
 }
 
 void lb_signals(sigset_t *ret)
@@ -239,6 +242,7 @@ static int open_splice(struct lb *lb)
 	const struct config_global *g = &lb->config->global;
 	const struct splice_options o = { .max_sessions = lb->maxconn, .threads = lb->nr_threads, .pin_path = g->pin_path };
 	uint64_t began = now_ns();
+	bool tells_unread = false;
 	char why[300];
 	int r;
 
@@ -251,9 +255,13 @@ static int open_splice(struct lb *lb)
 	}
 	r = splice_new(&lb->splice, &o, why, sizeof(why));
 	if (r == 0) {
-		r = qualify(lb->splice, why, sizeof(why));
+		r = qualify(lb->splice, &tells_unread, why, sizeof(why));
 		if (r < 0)
 			lb->splice = splice_free(lb->splice);
+	}
+	if (r == 0 && lb->supervised && !tells_unread) {
+		log_alert("no supervisor: this kernel does not tell which bytes of a sockmap's socket are unread, and no session could be taken over: start without -W and master-worker, or with nosplice");
+		return -ENOTSUP;
 	}
 	if (r == 0) {
 		snprintf(lb->path_reason, sizeof(lb->path_reason), "the kernel qualified in %lu ms",
@@ -298,7 +306,7 @@ static int build_threads(struct lb *lb)
 		r = lb_thread_init(&lb->threads[i], lb, i);
 		if (r == 0)
 			r = lb_thread_share_listeners(&lb->threads[i], lb->listeners);
-		if (r == 0)
+		if (r == 0 && lb->supervised)
 			loop_beat(lb->threads[i].loop, &lb->beats[i].at_ns);
 	}
 	lb->loop = lb->threads[0].loop;
@@ -339,12 +347,18 @@ static int build(struct lb *lb)
 		r = open_splice(lb);
 	if (r == 0)
 		r = ledger_new(&lb->ledger, lb->maxconn, lb->nr_threads);
+	if (r == 0 && lb->supervised) {
+		r = ledger_keep(lb->ledger);
+		if (r < 0)
+			log_alert("no supervisor: the system refuses %lu MB of addresses for what %u sessions may hold (vm.overcommit_memory, ulimit -v): lower maxconn",
+				  (unsigned long)lb->maxconn * 2 * LEDGER_AREA >> 20, lb->maxconn);
+	}
 	if (r == 0)
 		r = admin_new(&lb->admin, lb);
 	return r;
 }
 
-int lb_new(struct lb **ret, const struct config *c)
+int lb_new(struct lb **ret, const struct config *c, bool supervised)
 {
 	struct lb *lb = shared_new(sizeof(*lb));
 	int r;
@@ -352,6 +366,7 @@ int lb_new(struct lb **ret, const struct config *c)
 	if (!lb)
 		return -ENOMEM;
 	lb->config = c;
+	lb->supervised = supervised;
 	lb->started_ns = now_ns();
 	lb->signals.fd = -1;
 	r = build(lb);
@@ -390,9 +405,16 @@ static bool is_taken(void *arg, uint32_t session)
 	return ledger_get(lb->ledger, session)->state != LEDGER_FREE;
 }
 
-/* Its session has no record any more; and what has none is closed, with a reset. */
+/* Its session has no record any more. Its sockets are closed with a reset: whoever finds them without a record could take them for new clients. */
 static void drop_record(struct lb *lb, struct ledger_record *r)
 {
+	for (int i = 0; i < 2; i++) {
+		struct addr peer;
+
+		ledger_addr_get(i ? &r->server_addr : &r->client, &peer);
+		if (r->fd[i] >= 0 && sock_is_connected_to(r->fd[i], &peer))
+			sock_close_reset(r->fd[i]);
+	}
 	stat_add(lb->stats.resets_sent, 1);
 	stat_add(lb->stats.lost, 1);
 	r->state = LEDGER_FREE;
@@ -408,7 +430,12 @@ static void drop_poison(struct lb *lb)
 		if (*serving && *serving <= ledger_max(lb->ledger))
 			r = ledger_get(lb->ledger, *serving - 1);
 		*serving = 0;
-		if (!r || r->state == LEDGER_FREE || ++r->crashes < CRASHES_MAX)
+		if (!r || r->state == LEDGER_FREE)
+			continue;
+		if (now_ns() - r->crashed_ns > CRASH_MEMORY_S * NS_PER_SEC)
+			r->crashes = 0; /* it is not why */
+		r->crashed_ns = now_ns();
+		if (++r->crashes < CRASHES_MAX)
 			continue;
 		log_alert("session %lu (%s) is reset: %u workers died while they served it", (unsigned long)r->serial,
 			  ledger_state_name(r->state), r->crashes);
@@ -439,21 +466,17 @@ static void drop_nonsense(struct lb *lb)
 	}
 }
 
-/*
- * A client that was accepted and did not get into the ledger. One that was just to be reset, without a byte in either direction, looks
- * the same: it is served once more.
- */
+/* A client that was accepted and did not get into the ledger. */
 static bool is_new_client(void *arg, int fd)
 {
 	struct lb *lb = arg;
 	uint32_t i, n = lb->stopping ? 0 : lb->nr_listeners;
-	struct sock_progress p;
 	struct new_client *more;
 
 	for (i = 0; i < 2 * n; i++)
 		if (listener_has_accepted(lb->listeners[i % n].listener, fd, i >= n))
 			break;
-	if (i == 2 * n || sock_progress(fd, &p) < 0 || p.gone || p.fin_sent || p.written || p.received != p.unread)
+	if (i == 2 * n || !sock_is_fresh(fd))
 		return false;
 	more = reallocarray(lb->new_clients, lb->nr_new_clients + 1, sizeof(*more));
 	if (!more)
@@ -483,11 +506,14 @@ static int forget_worker(struct lb *lb)
 	pool_forget_sessions(lb->pool);
 	lb->taken = lb->stats.current = 0;
 	lb->budget.given = 0;
+	lb->killed = false;
 	lb->full = false;
 	lb->scarce_until_ns = 0;
-	/* They were closed, and their numbers may be others' now. */
-	for (uint32_t i = 0; lb->stopping && i < lb->nr_listeners; i++)
+	/* They were closed, or are to be; their numbers may be others' now. */
+	for (uint32_t i = 0; lb->stopping && i < lb->nr_listeners; i++) {
+		fdtable_drop(listener_fd(lb->listeners[i].listener));
 		lb->listeners[i].listener = listener_forget(lb->listeners[i].listener);
+	}
 	for (uint32_t i = 0; r == 0 && i < ledger_max(lb->ledger); i++) {
 		const struct ledger_record *record = ledger_get(lb->ledger, i);
 
@@ -591,10 +617,14 @@ int lb_start(struct lb *lb, bool after)
 		r = admin_start(lb->admin);
 	if (r == 0)
 		r = watch_signals(lb);
+	if (r == 0 && lb->stopping && lb->stop_at_ns)
+		r = loop_timer_set(lb->loop, &lb->stop_timer, lb->stop_at_ns);
 	if (r == 0 && after)
 		r = adopt_sessions(lb);
 	if (r == 0 && after) {
 		admit_new_clients(lb);
+		for (uint32_t i = 0; i < lb->nr_threads; i++)
+			loop_settle(lb->threads[i].loop); /* who ended at once leaves */
 		log_notice("%u sessions were taken over in %lu ms", stat_get(lb->taken),
 			   (unsigned long)((now_ns() - began) / NS_PER_MS));
 	}
@@ -662,6 +692,8 @@ int lb_run(struct lb *lb)
 		loop_leave(t->loop);
 		pthread_join(t->id, NULL);
 	}
+	if (r < 0 && lb->supervised)
+		return r;
 	/* What was under way from one thread to another. */
 	lb->killed = true;
 	for (uint32_t i = 0; i < lb->nr_threads; i++) {

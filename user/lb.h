@@ -42,6 +42,7 @@ struct lb {
 		uint32_t listener;
 	} *new_clients;		     /* of a worker that died: accepted, and in no record; while a worker starts */
 	uint32_t nr_new_clients;
+	bool supervised;	     /* a worker may be followed by another */
 	bool ready;		     /* a worker serves; atomic */
 	uint32_t maxconn;	     /* sessions of the process */
 	uint32_t taken;		     /* of maxconn, accepts under way included; atomic */
@@ -53,15 +54,16 @@ struct lb {
 	uint64_t scarce_until_ns;    /* descriptors or memory ran out not long ago; atomic */
 	pthread_mutex_t scarce;	     /* then held from room() until the session has its own descriptors */
 	struct later finished;	     /* the last session has ended */
+	uint64_t stop_at_ns;	     /* hard-stop-after: when all sessions are reset; 0 = never */
 	struct timer stop_timer;
 	struct poll signals;
 };
 
 /*
  * Builds what outlives a worker: limits, proxies, listeners, kernel path (qualified), stats sockets. What fails is logged with what
- * to do about it. Returns 0 or -errno.
+ * to do about it. supervised: a worker may be followed by another. Returns 0 or -errno.
  */
-int lb_new(struct lb **ret, const struct config *c);
+int lb_new(struct lb **ret, const struct config *c, bool supervised);
 
 /* Of what a worker left nothing must be in use any more. Accepts NULL, returns NULL. */
 struct lb *lb_free(struct lb *lb);

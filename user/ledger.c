@@ -7,6 +7,8 @@
 #include "shared.h"
 #include "util.h"
 
+#define LINE 64 /* of the cache: what a thread writes all the time has one of its own */
+
 /* What one thread has. */
 struct part {
 	uint32_t first, max;
@@ -90,15 +92,14 @@ int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 	l->max = max_sessions;
 	l->nr_parts = threads;
 	l->free = calloc(max_sessions, sizeof(*l->free));
-	l->records = shared_new(max_sessions * sizeof(*l->records) + sizeof(*l->serial) + threads * sizeof(*l->serving));
+	l->records = shared_new(max_sessions * sizeof(*l->records) + LINE + threads * (size_t)LINE);
 	l->scratches = shared_new((size_t)threads * LEDGER_SCRATCH);
 	if (!l->free || !l->records || !l->scratches) {
 		ledger_free(l);
 		return -ENOMEM;
 	}
-	l->areas = shared_new((size_t)max_sessions * 2 * LEDGER_AREA);
 	l->serial = (uint64_t *)&l->records[max_sessions];
-	l->serving = (uint32_t *)(l->serial + 1);
+	l->serving = (uint32_t *)(l->serial + LINE / sizeof(*l->serial));
 	for (uint32_t i = 0; i < threads; i++) {
 		uint32_t max = max_sessions / threads + (i < max_sessions % threads);
 		struct part *p = &l->parts[i];
@@ -121,6 +122,12 @@ struct ledger *ledger_free(struct ledger *l)
 		free(l);
 	}
 	return NULL;
+}
+
+int ledger_keep(struct ledger *l)
+{
+	l->areas = shared_new((size_t)l->max * 2 * LEDGER_AREA);
+	return l->areas ? 0 : -ENOMEM;
 }
 
 void ledger_recover(struct ledger *l)
@@ -184,7 +191,7 @@ void *ledger_scratch(struct ledger *l, uint32_t thread)
 
 uint32_t *ledger_serving(struct ledger *l, uint32_t thread)
 {
-	return &l->serving[thread];
+	return &l->serving[thread * (LINE / sizeof(*l->serving))];
 }
 
 struct ledger_record *ledger_get(struct ledger *l, uint32_t session)

@@ -53,6 +53,7 @@ struct ledger_record {
 	uint64_t accepted_ns; /* CLOCK_MONOTONIC */
 	uint64_t accepted_real_ns;
 	uint64_t queued_ns;    /* since when it waits for a place; 0 = it does not */
+	uint64_t crashed_ns;   /* when a worker last died that was serving it */
 	uint64_t placed_ns;    /* when it got out of the queue, or was accepted */
 	uint64_t connected_ns; /* 0 = not yet */
 	uint64_t relayed[2]; /* bytes that userspace moved before the join, by direction (0 = client
@@ -93,9 +94,11 @@ uint32_t ledger_share(const struct ledger *l, uint32_t thread);
 void ledger_recover(struct ledger *l);
 
 /*
- * A place of LEDGER_AREA bytes for what userspace has read in that direction and not yet written; takes memory only while something is
- * in it. NULL if the system does not give away as many addresses (vm.overcommit_memory = 2).
+ * From now on there is a place of LEDGER_AREA bytes for what userspace has read in a direction and not yet written, which takes memory only while
+ * something is in it; before that, ledger_area() is NULL. Returns 0, or -ENOMEM if the system does not give away as many addresses.
  */
+int ledger_keep(struct ledger *l);
+
 #define LEDGER_AREA (256 * 1024)
 char *ledger_area(struct ledger *l, uint32_t session, int direction);
 

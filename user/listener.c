@@ -78,6 +78,11 @@ struct listener *listener_close(struct listener *l)
 	return NULL;
 }
 
+int listener_fd(const struct listener *l)
+{
+	return l->poll.fd;
+}
+
 struct listener *listener_forget(struct listener *l)
 {
 	free(l);

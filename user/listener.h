@@ -45,8 +45,10 @@ int listener_share(struct listener **ret, const struct listener *of);
  * NULL, returns NULL. */
 struct listener *listener_close(struct listener *l);
 
-/* The same for one whose descriptor is closed already. */
+/* The same, but its descriptor is left as it is: it may be closed already. */
 struct listener *listener_forget(struct listener *l);
+
+int listener_fd(const struct listener *l);
 
 /*
  * Is fd a socket that was accepted at its address? (No other socket of the process has that.) any: at a wildcard's port, where no other

@@ -97,6 +97,12 @@ void log_setup(int max_level, bool to_stderr);
 void log_prepare(void);
 
 /*
+ * Lets go of the socket of a sink that knows where to connect: its next line does that anew. For who starts processes that share its
+ * descriptors: each is to have a socket of its own, or one could close another's.
+ */
+void log_sink_rest(struct log_sink *s);
+
+/*
  * Adds a sink (borrowed) that gets all messages too; log_clear_sinks() before the sinks are freed.
  * At most 16; -ENOSPC past that.
  */

@@ -367,7 +367,9 @@ static int work(void *arg, bool after)
 		r = lb_run(lb);
 		if (r < 0)
 			log_alert("the event loop failed: %s", strerror(-r));
-		else
+		if (r < 0 && run->supervised)
+			_exit(EXIT_FAILURE); /* the next one has all that it had */
+		if (r == 0)
 			log_notice("stopped");
 	}
 	lb_finish(lb);
@@ -387,6 +389,7 @@ static int supervise(struct run *run)
 	};
 
 	lb_signals(&s.forward);
+	pool_rest_sinks(run->lb->pool);
 	return supervisor_run(&s);
 }
 
@@ -413,7 +416,7 @@ static int run(const struct config *c, const struct args *a)
 	lb_signals(&set);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	r = lb_new(&run.lb, c);
+	r = lb_new(&run.lb, c, run.supervised);
 	if (r < 0) {
 		log_alert("cannot start: %s", strerror(-r));
 		return r;

@@ -203,6 +203,17 @@ void pool_forget_sessions(struct pool *p)
 	}
 }
 
+void pool_rest_sinks(struct pool *p)
+{
+	struct frontend *f;
+
+	for (uint32_t i = 0; i < p->nr_global_sinks; i++)
+		log_sink_rest(p->global_sinks[i]);
+	list_for_each(f, &p->frontends, entry)
+		for (uint32_t i = 0; i < f->nr_own_sinks; i++)
+			log_sink_rest(f->sinks[i]);
+}
+
 struct frontend *pool_frontend(struct pool *p, uint16_t id)
 {
 	struct frontend *f;

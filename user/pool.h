@@ -76,6 +76,9 @@ struct pool {
  * reported once and left out. Returns 0 or -ENOMEM.
  */
 int pool_new(struct pool **ret, const struct config *c, uint32_t maxconn);
+/* Lets go of the sockets of all logs: see log_sink_rest(). */
+void pool_rest_sinks(struct pool *p);
+
 struct pool *pool_free(struct pool *p);
 
 /* A worker has died: nobody waits, nobody has a place, no lock is held. Its sessions are counted again as they are adopted. */

@@ -10,11 +10,11 @@
 
 void relay_done(struct relay *r)
 {
-	if (r->held && r->held == r->area) {
+	if (r->area && *r->saved) {
 		/* First nobody must find it, then it may go. */
 		__atomic_store_n(r->saved, 0, __ATOMIC_RELEASE);
 		madvise(r->area, RELAY_AREA, MADV_REMOVE);
-	} else {
+	} else if (!r->area) {
 		free(r->held);
 	}
 	*r = (struct relay){ .area = r->area, .saved = r->saved, .taken = r->taken };

@@ -43,11 +43,11 @@ static bool has_end(struct session *s, int i)
 /* Nothing was ever written to a server that is not known to be connected: it is tried anew. */
 static void resume_unconnected(struct session *s)
 {
+	bool had_place = s->record->state == LEDGER_CONNECTING, had_server = has_end(s, SERVER);
 	int fd = s->ends[SERVER].poll.fd;
-	bool had_place = s->record->state == LEDGER_CONNECTING;
 
 	s->ends[SERVER].poll.fd = s->record->fd[SERVER] = -1;
-	if (fd >= 0)
+	if (had_server)
 		close(fd);
 	if (!has_end(s, CLIENT)) {
 		lose(s, "it has no client");
@@ -87,7 +87,9 @@ static const char *resume_relayed(struct session *s, int i, const struct sock_pr
 
 	if (given > taken)
 		return "it wrote more than it had read";
-	if (given < taken && !restore(s, i, taken - given, taken))
+	if (given == taken)
+		relay_done(&s->dirs[i].relay); /* it died before it could say so */
+	else if (!restore(s, i, taken - given, taken))
 		return "bytes that it held are lost with it";
 	s->record->relayed[i] = given;
 	s->record->taken[i] = taken;
@@ -105,6 +107,7 @@ static const char *resume_joined(struct session *s, int i, const struct sock_pro
 	d->limit = (uint32_t)f->limit;
 	/* Most are idle: whatever was passed was moved, and was read. */
 	if (!now.unread && flow_get(f, passed) == f->moved) {
+		relay_done(&d->relay);
 		flow_set(f, unread, 0);
 		return NULL;
 	}
@@ -129,7 +132,9 @@ static const char *resume_joined(struct session *s, int i, const struct sock_pro
 	if (f->moved > passed || now.unread > passed)
 		return "it moved more than was passed";
 	taken = passed - now.unread;
-	if (taken > f->moved && !restore(s, i, taken - f->moved, taken))
+	if (taken <= f->moved)
+		relay_done(&d->relay);
+	else if (!restore(s, i, taken - f->moved, taken))
 		return "bytes that it held are lost with it";
 	d->tokens = taken > f->moved ? 0 : (uint32_t)(f->moved - taken);
 	flow_set(f, unread, d->tokens);
@@ -178,21 +183,23 @@ static const char *look_at_ends(struct session *s, struct sock_progress p[2], in
 	return NULL;
 }
 
-static const char *resume_direction(struct session *s, int i, const struct sock_progress p[2])
+/* is_wanted: somebody is left to get its bytes. */
+static const char *resume_direction(struct session *s, int i, const struct sock_progress p[2], bool is_wanted)
 {
 	struct direction *d = &s->dirs[i];
+	const char *wrong = NULL;
 
 	s->splice[i] = (uint8_t)session_splice_mode(s, i);
 	d->done = s->record->done[i];
 	/* One that is not joined reads its FIN (again). */
 	d->eof = s->joined ? p[i].fin_received : d->done;
 	s->record->eof[i] = d->eof;
-	d->charged = d->sized =
-		true; /* the latter may be: it is for the kernel to tune when that may go home */
+	d->sized = true; /* it may be: it is for the kernel to tune when that may go home */
+	if (!d->done && is_wanted)
+		wrong = s->joined ? resume_joined(s, i, p) : resume_relayed(s, i, p);
+	d->charged = true;
 	budget_charge(s->table->o.budget, d->limit);
-	if (d->done)
-		return NULL;
-	return s->joined ? resume_joined(s, i, p) : resume_relayed(s, i, p);
+	return wrong;
 }
 
 /* What it knew of the streams' ends, where nothing is to be found out any more. */
@@ -212,8 +219,7 @@ static void resume_established(struct session *s, int broken, enum session_end w
 	const char *wrong = look_at_ends(s, p, &broken);
 
 	for (int i = 0; !wrong && i < 2; i++)
-		if (broken != !i) /* what was for the broken end is for nobody */
-			wrong = resume_direction(s, i, p);
+		wrong = resume_direction(s, i, p, broken != !i);
 	if (wrong) {
 		/* An end whose both streams are complete ends in order all the same. */
 		take_ends_of_record(s);
@@ -266,6 +272,11 @@ static void resume_joining(struct session *s)
 	}
 }
 
+static enum session_end reason(unsigned int of_record)
+{
+	return of_record <= END_BROKEN ? (enum session_end)of_record : END_LOST;
+}
+
 static bool has_server(const struct session *s)
 {
 	const struct ledger_record *r = s->record;
@@ -289,7 +300,7 @@ void session_resume(struct session *s)
 	s->tuned = s->joined;
 	if (r->ending) {
 		take_ends_of_record(s);
-		session_end(s, (enum session_end)(r->ending - 1));
+		session_end(s, reason(r->ending - 1));
 		return;
 	}
 	switch ((enum ledger_state)r->state) {
@@ -300,7 +311,7 @@ void session_resume(struct session *s)
 	case LEDGER_FLUSH:
 		/* From the beginning: what was flushed already is not there any more. */
 		broken = r->broken;
-		s->why = r->why;
+		s->why = reason(r->why);
 		set_state(s, s->joined ? LEDGER_SPLICED : LEDGER_RELAY);
 		break;
 	case LEDGER_JOINING:

@@ -313,8 +313,11 @@ static void on_placed(struct later *l)
 {
 	struct session *s = container_of(l, struct session, placed);
 
-	if (!s->ended && s->record->state == LEDGER_QUEUED)
-		session_choose(s, NULL);
+	if (s->ended || s->record->state != LEDGER_QUEUED)
+		return;
+	session_serve(s);
+	session_choose(s, NULL);
+	session_served(s->table);
 }
 
 /* Somebody has just left: after this turn, or a whole queue whose connects fail at once would end

@@ -222,6 +222,8 @@ static void close_ends(struct session *s, enum session_end why)
 		 * other. */
 		if (why == END_CLEAN || (s->dirs[i].eof && s->dirs[!i].done))
 			sock_end_orderly(fd);
+		else
+			sock_end_reset(fd);
 		/* Its number may soon be somebody else's. (If the worker dies here, the next one
 		 * closes what nobody owns, and that in just this way.) */
 		s->ends[i].poll.fd = s->record->fd[i] = -1;

@@ -243,11 +243,13 @@ static void on_tick(struct timer *timer)
 			list_del(&s->away);
 			continue;
 		}
+		session_serve(s);
 		for (int i = 0; i < 2; i++)
 			if (is_choosing(s, i))
 				decide(s, i, now);
 		follow(s);
 	}
+	session_served(t);
 	if (list_empty(&t->away))
 		t->load.tick = (struct choose_load){0};
 	else

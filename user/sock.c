@@ -88,6 +88,12 @@ void sock_end_orderly(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &orderly, sizeof(orderly));
 }
 
+/* SO_OOBINLINE is what a socket has from its listener, and at its end nothing reads it: so it is the mark. */
+void sock_end_reset(int fd)
+{
+	set_int(fd, SOL_SOCKET, SO_OOBINLINE, 0);
+}
+
 void sock_close_reset(int fd)
 {
 	const struct linger reset = { .l_onoff = 1 };
@@ -190,6 +196,19 @@ int sock_progress(int fd, struct sock_progress *ret)
 	ret->received = info.tcpi_bytes_received - ret->fin_received;
 	ret->written = info.tcpi_bytes_acked + (uint64_t)queued - ret->fin_sent;
 	return 0;
+}
+
+bool sock_is_fresh(int fd)
+{
+	struct linger linger = { 0 };
+	int inline_urgent = 0;
+	socklen_t linger_len = sizeof(linger), inline_len = sizeof(inline_urgent);
+	struct sock_progress p;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &linger_len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &inline_urgent, &inline_len) < 0 || sock_progress(fd, &p) < 0)
+		return false;
+	return linger.l_onoff && inline_urgent && !p.gone && !p.fin_sent && !p.written && p.received == p.unread;
 }
 
 bool sock_is_connected_to(int fd, const struct addr *peer)

@@ -36,6 +36,12 @@ int sock_limit(int fd, uint32_t limit);
 /* From now on close(fd) does not reset: what is queued is still delivered, then FIN. */
 void sock_end_orderly(int fd);
 
+/* It does, as sock_prepare() has set it; and sock_is_fresh() does not hold any more. */
+void sock_end_reset(int fd);
+
+/* Was fd accepted from a prepared listener, and nothing ever read, written or ended? */
+bool sock_is_fresh(int fd);
+
 /* close(fd) with a reset, which throws away what is queued. */
 void sock_close_reset(int fd);
 

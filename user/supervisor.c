@@ -70,7 +70,8 @@ static bool is_stuck(const struct supervised *s, struct watch *w, pid_t pid, boo
 		still = still || beat == w->last[i];
 		w->last[i] = beat;
 	}
-	w->still = still && !is_stopped(pid) ? w->still + 1 : 0;
+	/* (While it starts, it sweeps, and we open nothing.) */
+	w->still = still && (!ready || !is_stopped(pid)) ? w->still + 1 : 0;
 	return w->still >= STUCK_LOOKS;
 }
 
@@ -90,39 +91,44 @@ static int wait_signal(const sigset_t *set, uint32_t ms)
 	return sigtimedwait(set, &info, &timeout);
 }
 
+/* pid 0: there is no worker, the next one gets it. (One that does not listen yet finds it pending.) */
+static void hand_on(pid_t pid, int signal, sigset_t *sent)
+{
+	if (pid)
+		kill(pid, signal);
+	if (signal != SIGHUP)
+		sigaddset(sent, signal);
+}
+
 /*
- * One worker's life. Returns its wait status, or -errno. *pending is a signal that came while there was none.
+ * One worker's life. Returns its wait status. sent: the signals that were handed on. What an earlier one was sent it may have died before it
+ * took: this one gets it again.
  */
-static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, int *pending, bool *told)
+static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, sigset_t *sent, bool *told)
 {
 	uint32_t idle_ms = s->look_ms ?: IDLE_MS;
 	uint64_t looked = now_ns();
 	sigset_t set = s->forward;
-	int status, forwarded = 0;
+	int status;
 
 	sigaddset(&set, SIGCHLD);
+	for (int signal = 1; signal < NSIG; signal++)
+		if (sigismember(sent, signal) == 1)
+			hand_on(pid, signal, sent);
 	w->still = 0;
 	for (;;) {
-		bool ready = __atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE);
-		int signal = wait_signal(&set, ready ? idle_ms : LOOK_MS);
+		int signal = wait_signal(&set, *told ? idle_ms : LOOK_MS);
+		bool dead = waitpid(pid, &status, WNOHANG) == pid, ready = __atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE);
 
 		if (signal > 0 && signal != SIGCHLD)
-			*pending = signal;
-		if (waitpid(pid, &status, WNOHANG) == pid) {
-			/* It may have died before it took what it was sent; the next one does it again. */
-			*pending = *pending ?: forwarded;
-			return status;
-		}
-		if (ready && *pending) {
-			kill(pid, *pending);
-			forwarded = *pending;
-			*pending = 0;
-		}
+			hand_on(dead ? 0 : pid, signal, sent);
 		if (ready && !*told) {
 			*told = true;
 			if (s->ready(s->arg) < 0)
-				kill(pid, SIGINT);
+				hand_on(dead ? 0 : pid, SIGINT, sent);
 		}
+		if (dead)
+			return status;
 		if (now_ns() - looked < idle_ms * NS_PER_MS)
 			continue;
 		looked = now_ns();
@@ -133,13 +139,22 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 	}
 }
 
+/* Nobody takes what it was sent: a worker that does not get ready is not started again. */
+static bool is_asked_to_end(const struct supervised *s, const sigset_t *sent)
+{
+	return !__atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE) &&
+	       (sigismember(sent, SIGTERM) == 1 || sigismember(sent, SIGINT) == 1);
+}
+
 int supervisor_run(const struct supervised *s)
 {
 	struct watch w = {.last = calloc(s->nr_beats, sizeof(uint64_t))};
 	uint32_t pause_ms = 0;
 	bool told = false;
-	int pending = 0, status = 0, r;
+	sigset_t sent;
+	int status = 0, r;
 
+	sigemptyset(&sent);
 	log_clear_sinks();
 	log_prepare();
 	r = w.last ? fdtable_keep_all() : -ENOMEM;
@@ -157,10 +172,15 @@ int supervisor_run(const struct supervised *s)
 		__atomic_store_n(s->is_ready, false, __ATOMIC_RELEASE);
 		pid = start(s, after);
 		if (pid > 0) {
-			status = watch_worker(s, pid, &w, &pending, &told);
+			status = watch_worker(s, pid, &w, &sent, &told);
 			if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !told))
 				break;
 			describe(status, how, sizeof(how));
+			if (!told || is_asked_to_end(s, &sent)) {
+				log_alert("worker %d %s", (int)pid, how);
+				status = EXIT_FAILURE << 8;
+				break;
+			}
 			log_alert("worker %d %s: another one takes its sessions over", (int)pid, how);
 		} else {
 			log_alert("cannot start a worker: %s", strerror(-pid));

@@ -30,7 +30,8 @@ struct supervised {
 
 /*
  * Returns when a worker has ended by itself: its exit status. A worker that dies is replaced at once, and after a growing pause (up
- * to a second) if it had lived for less than a second. If the first one fails before it is ready, its status is returned. Whoever
+ * to a second) if it had lived for less than a second. If the first one fails before it is ready, its status is returned, and EXIT_FAILURE if it dies, or if a later one does
+ * and was told to end (SIGTERM, SIGINT). Whoever
  * kills the supervisor kills the worker.
  */
 int supervisor_run(const struct supervised *s);
