@@ -25,6 +25,7 @@
 static pid_t start(const struct supervised *s, bool after)
 {
 	pid_t self = getpid(), pid;
+	int status;
 
 	fflush(NULL);
 	/* fork(2), but for the table of descriptors. */
@@ -34,7 +35,9 @@ static pid_t start(const struct supervised *s, bool after)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != self)
 		_exit(EXIT_FAILURE);
-	exit(s->work(s->arg, after));
+	status = s->work(s->arg, after);
+	fflush(NULL);
+	_exit(status); /* what is left is the supervisor's */
 }
 
 /* Somebody has stopped it (SIGSTOP, a debugger): that is no reason to replace it. */

@@ -108,6 +108,43 @@ accepting_goes_on_at_once_after_a_crash_with_4000_sessions()
 	expect_eq WorkerDeaths "$(info WorkerDeaths)" 5
 }
 
+session_leaves_a_line()
+{
+	"$PEER" ping --connect 127.0.0.1:8080 --count 1 > "$T/some.out"
+	nap 0.05
+	has_line "$1" " l l/s1 "
+}
+
+# The worker lets go of a log's socket when its receiver is gone, and a session gets its number; the next worker must not write log lines there.
+logs_stay_out_of_streams_when_workers_die()
+{
+	local i
+
+	receive_log 1
+	config "log $T/log.sock local0" "log global;option tcplog" | start_shunt shunt -W
+	spawn_server echo echo --listen 127.0.0.1:9001
+	for i in 1 2 3; do
+		[ "$i" -eq 1 ] || receive_log "$i"
+		wait_until "a session's line" 10 session_leaves_a_line "$T/log$i.txt"
+		kill_now "log$i"
+		"$PEER" ping --connect 127.0.0.1:8080 --connections 2 --count 2 > "$T/some.out" # these find it gone
+		spawn "ping$i" "$PEER" ping --connect 127.0.0.1:8080 --connections 8 --size 1000 --count 40 --interval-us 100000
+		wait_until "eight more sessions" 5 at_least "$((8 * i))" info CurrConns
+		kill_worker
+	done
+	for i in 1 2 3; do
+		join "ping$i" 30
+	done
+	expect_eq SessionsLost "$(info SessionsLost)" 0
+}
+
+receive_log()
+{
+	rm -f "$T/log.sock"
+	spawn "log$1" socat -u "UNIX-RECV:$T/log.sock" "CREATE:$T/log$1.txt"
+	wait_until "the receiver of the log" 5 test -S "$T/log.sock"
+}
+
 # One of its directions begins with the word, so whoever serves it dies.
 session_over_which_two_workers_died_is_dropped()
 {
@@ -172,6 +209,7 @@ killed_at_every_point()
 
 run joined_flows_do_not_notice_that_the_worker_dies
 run accepting_goes_on_at_once_after_a_crash_with_4000_sessions
+run logs_stay_out_of_streams_when_workers_die
 run session_over_which_two_workers_died_is_dropped
 run worker_that_runs_in_circles_is_replaced
 run bytes_are_right_when_workers_die_at_random_moments_on_all_paths
