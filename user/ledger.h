@@ -59,7 +59,7 @@ struct ledger_record {
 	uint64_t relayed[2]; /* bytes that userspace moved before the join, by direction (0 = client
 				to server) */
 	uint64_t taken[2]; /* bytes that userspace has read in that direction, but for those of a read that has
-			      just returned; not of a joined one */
+			      just returned; of a joined one it means nothing */
 	uint32_t held[2]; /* bytes of direction i in its area: see ledger_area() */
 	uint8_t eof[2];	     /* end i has sent its FIN */
 	uint8_t done[2]; /* direction i is finished: its FIN is in the send queue of the other end,

@@ -3,9 +3,10 @@
  * session.c - the state machine of a session: two mirrored ends, and a direction from each end to
  * its peer.
  *
- *   QUEUED ──► CONNECTING ──► RELAY ──(join)──► SPLICED ──► closed
- *                  │ refused, timeout             │ reset
- *                  └──► next server               └──► FLUSH ──► closed
+ *   QUEUED ──► CONNECTING ──► RELAY ◄──► JOINING ──► SPLICED ──► closed
+ *                  │ refused, timeout │ reset             │ reset
+ *                  └──► next server   └──► FLUSH ◄────────┘
+ *                                            └──► closed
  *
  * Direction i reads from end i and writes to end !i. Invariants:
  *
