@@ -27,7 +27,7 @@ BPF_CFLAGS := -g -O2 -target bpf -D__TARGET_ARCH_$(BPF_ARCH) -Wall -Wextra -Werr
 
 USER_SRC := $(sort $(wildcard user/*.c))
 USER_OBJ := $(USER_SRC:user/%.c=$(BUILD)/user/%.o)
-TOOLS := $(BUILD)/exact $(BUILD)/edges $(BUILD)/changing $(BUILD)/shunt-dice $(BUILD)/shunt-scaled
+TOOLS := $(BUILD)/exact $(BUILD)/edges $(BUILD)/changing $(BUILD)/shunt-dice $(BUILD)/shunt-scaled $(BUILD)/shunt-mortal
 CHECK_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 BPF_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(filter-out %_help.c,$(wildcard tests/bpf_*.c))))
 
@@ -85,9 +85,13 @@ $(BUILD)/exact: $(call tool_objects,exact)
 $(BUILD)/edges: $(call tool_objects,edges)
 $(BUILD)/changing: $(call tool_objects,changing) $(BUILD)/tools/exact_lib.o
 # The daemon with other choices: dice, and those of a machine that is a hundred times as fast.
-DAEMONS := $(BUILD)/shunt-dice $(BUILD)/shunt-scaled
-$(DAEMONS): $(BUILD)/shunt-%: $(BUILD)/tools/%_choose.o $(filter-out %/choose.o,$(USER_OBJ))
-$(DAEMONS): TOOL_LIBS = $(BPF_LIBS) $(LIBS)
+$(BUILD)/shunt-dice $(BUILD)/shunt-scaled: $(BUILD)/shunt-%: $(BUILD)/tools/%_choose.o $(filter-out %/choose.o,$(USER_OBJ))
+# And one whose worker dies where a test wants it: it throws dice too, or short sessions would never see the kernel.
+MORTAL := socket connect accept4 close shutdown setsockopt getsockopt recv send epoll_ctl madvise sigtimedwait prctl \
+	bpf_map_update_elem bpf_map_delete_elem
+$(BUILD)/shunt-mortal: $(BUILD)/tools/mortal.o $(BUILD)/tools/dice_choose.o $(filter-out %/choose.o,$(USER_OBJ))
+$(BUILD)/shunt-mortal: ALL_LDFLAGS += $(foreach f,$(MORTAL),-Wl,--wrap=$(f))
+$(BUILD)/shunt-dice $(BUILD)/shunt-scaled $(BUILD)/shunt-mortal: TOOL_LIBS = $(BPF_LIBS) $(LIBS)
 $(TOOLS):
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(TOOL_LIBS)
@@ -128,23 +132,24 @@ USES_config := config config_% addr
 USES_addr := addr
 USES_log := log log_% addr
 USES_tcplog := tcplog addr
+USES_supervisor := supervisor fdtable shared log log_% addr
 USES_balance := balance
 USES_choose := choose
 USES_budget := budget
 USES_loop := loop
 USES_relay := relay
 USES_stats := stats
-USES_ledger := ledger
-USES_pool := pool balance stats log log_% addr
+USES_ledger := ledger shared
+USES_pool := pool shared balance stats log log_% addr
 USES_listener := listener loop sock addr
-USES_session := session session_% choose budget loop sock relay pool balance stats ledger log log_% addr tcplog listener
+USES_session := session session_% choose budget loop sock relay pool shared balance stats ledger log log_% addr tcplog listener
 USES_session_connect := $(USES_session)
 USES_lb_thread := lb_thread $(USES_session)
 USES_session_splice := $(USES_session)
 USES_session_faults := $(USES_session)
 USES_session_mover := $(filter-out choose,$(USES_session)) # it chooses itself
-USES_admin := admin admin_% choose config config_% loop sock pool balance stats ledger log log_% addr
-USES_start_faults := lb lb_thread admin admin_% config config_% $(USES_session)
+USES_admin := admin admin_% choose config config_% loop sock pool shared balance stats ledger log log_% addr
+USES_start_faults := lb fdtable lb_thread admin admin_% config config_% $(USES_session)
 # What a test stands on besides: tests/fake_splice.c takes the place of splice.
 HELPS_loop := netpair run_loop threads
 HELPS_relay := netpair
@@ -180,12 +185,12 @@ $(CHECK_TESTS): $(BUILD)/tests/test_%: $(BUILD)/tests/test_%.o \
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(CMOCKA_LIBS)
 
 # The second ring: with the real splice, which is the skeleton and libbpf.
-BPF_USES_flow := splice qualify sock
-BPF_USES_mover := splice sock
-BPF_USES_overlap := splice sock
-BPF_USES_pins := splice sock
-BPF_USES_session := splice session session_% choose budget loop sock relay pool balance stats ledger log log_% addr tcplog
-BPF_USES_window := splice sock
+BPF_USES_flow := splice qualify sock addr
+BPF_USES_mover := splice sock addr
+BPF_USES_overlap := splice sock addr
+BPF_USES_pins := splice sock addr
+BPF_USES_session := splice session session_% choose budget loop sock relay pool shared balance stats ledger log log_% addr tcplog
+BPF_USES_window := splice sock addr
 BPF_HELPS_flow := bpf_help
 BPF_HELPS_mover := bpf_help
 BPF_HELPS_pins := bpf_help
@@ -203,10 +208,11 @@ check: $(CHECK_TESTS) ## tests that need no privileges (cmocka)
 	$(Q)SHUNT_WRAP="$(SAN_WRAP) $$SHUNT_WRAP" scripts/run-cmocka.sh $(CHECK_TESTS)
 
 # Left out: test_log counts its own system calls and watches its children, test_admin moves 24 MB against a deadline.
+# valgrind does not know clone(2) with CLONE_FILES, which test_supervisor is about.
 .PHONY: check-valgrind
 check-valgrind: $(CHECK_TESTS) ## the same under valgrind
 	$(Q)SHUNT_WRAP="valgrind -q --error-exitcode=9 --leak-check=full" scripts/run-cmocka.sh \
-		$(filter-out %/test_log %/test_admin,$(CHECK_TESTS))
+		$(filter-out %/test_log %/test_admin %/test_supervisor,$(CHECK_TESTS))
 
 .PHONY: check-bpf
 check-bpf: $(BPF_TESTS) ## tests of the program in the running kernel (root)

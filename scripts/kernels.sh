@@ -54,7 +54,7 @@ TEST_GLOBS=(
 # Files of the project that tests need, at the same place in the guest; patterns may match nothing,
 # names must exist.
 GUEST_FILES=(
-	build/shunt build/shunt-dice build/shunt-scaled build/exact build/edges build/changing
+	build/shunt build/shunt-dice build/shunt-scaled build/shunt-mortal build/exact build/edges build/changing
 	scripts/lib.sh
 )
 

@@ -46,6 +46,7 @@ HOME_DIR=/run/shunt-test	    # inside the namespaces
 BIN=$HOME_DIR/bin
 DAEMON=$BIN/balancer
 DICE=$BIN/dice	 # shunt-dice: throws dice for the movers
+MORTAL=$BIN/mortal # shunt-mortal: its worker dies where SHUNT_MORTAL (tests/tools/mortal.c) says
 SCALED=$BIN/scaled # shunt-scaled: chooses as if everything were a hundred times as fast
 PEER=$BIN/peer	 # exact
 CASES=$BIN/cases # edges
@@ -73,7 +74,7 @@ net_begin()
 	for tool in "${NEEDED[@]}"; do
 		PATH=$PATH:/usr/sbin:/sbin type -P "$tool" > /dev/null || missing+=("$tool")
 	done
-	for tool in shunt shunt-dice shunt-scaled exact edges changing; do
+	for tool in shunt shunt-dice shunt-scaled shunt-mortal exact edges changing; do
 		[ -x "$BUILD/$tool" ] || missing+=("$BUILD/$tool (make all tools)")
 	done
 	[ "$(id -u)" -eq 0 ] || missing+=("root")
@@ -111,6 +112,7 @@ prepare_machine()
 		mkdir -p "$BIN" "$T" /run/netns &&
 		mount -t bpf -o mode=700 bpf /sys/fs/bpf &&
 		cp "$BUILD/shunt" "$DAEMON" && cp "$BUILD/shunt-dice" "$DICE" && cp "$BUILD/shunt-scaled" "$SCALED" &&
+		cp "$BUILD/shunt-mortal" "$MORTAL" &&
 		cp "$BUILD/exact" "$PEER" &&
 		cp "$BUILD/edges" "$CASES" &&
 		cp "$BUILD/changing" "$CHANGER" &&
@@ -574,16 +576,22 @@ descriptors()
 	echo "${#all[@]}"
 }
 
+# worker NAME: the process that does the work: a daemon's worker, or the process itself where there is none.
+worker()
+{
+	pgrep -P "${PID[$1]}" || echo "${PID[$1]}"
+}
+
 # memory NAME FIELD (VmRSS, VmHWM): in kB.
 memory()
 {
-	awk -v name="$2:" '$1 == name { print $2 }' "/proc/${PID[$1]}/status"
+	awk -v name="$2:" '$1 == name { print $2 }' "/proc/$(worker "$1")/status"
 }
 
 # cpu_ms NAME: what the process has spent so far.
 cpu_ms()
 {
-	awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print int(($12 + $13) * 1000 / hz) }' "/proc/${PID[$1]}/stat"
+	awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print int(($12 + $13) * 1000 / hz) }' "/proc/$(worker "$1")/stat"
 }
 
 # Nothing of any session is left: no session, slot, map entry or descriptor beyond what DESCRIPTORS says.

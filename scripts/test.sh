@@ -21,7 +21,7 @@ PACKAGES=(
 )
 
 # Of the third ring; left out are the two that measure speed: peers and slow-readers.
-SANITIZED_NET="sessions edges changing shutdown limits servers bad-input logs privileges stop-kill"
+SANITIZED_NET="sessions edges changing shutdown limits servers bad-input logs privileges stop-kill supervisor"
 
 if [ "$(id -u)" -ne 0 ]; then
 	echo "test.sh: needs root (the kernel's rings load BPF programs): sudo scripts/test.sh" >&2

@@ -370,10 +370,9 @@ void rig_leave(struct rig *rig, bool reset)
 	for (int i = 0; i < 2; i++) {
 		if (rig->ends[i] < 0)
 			continue;
-		if (reset)
-			sock_close_reset(rig->ends[i]);
-		else
-			sock_close_orderly(rig->ends[i]);
+		if (!reset)
+			sock_end_orderly(rig->ends[i]);
+		close(rig->ends[i]); /* or else with a reset */
 		rig->ends[i] = -1;
 	}
 	if (rig->joined)

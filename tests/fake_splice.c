@@ -408,6 +408,14 @@ struct splice *splice_free(struct splice *sp)
 	return NULL;
 }
 
+int splice_join_again(struct splice *sp, uint32_t session, struct splice_end ends[2])
+{
+	(void)sp;
+	(void)session;
+	(void)ends;
+	return -EAGAIN;
+}
+
 int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct splice_end ends[2], uint64_t limit)
 {
 	(void)thread;
@@ -442,6 +450,13 @@ int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct spl
 	run_program(sp, session * 2);
 	run_program(sp, session * 2 + 1);
 	return 0;
+}
+
+void splice_sweep(struct splice *sp, bool (*used)(void *arg, uint32_t session), void *arg)
+{
+	(void)sp;
+	(void)used;
+	(void)arg;
 }
 
 void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2])

@@ -125,6 +125,8 @@ static struct fixture *fixture_new(const char *global)
 
 static void fixture_free(struct fixture *f)
 {
+	if (f->lb.admin)
+		admin_stop(f->lb.admin);
 	admin_free(f->lb.admin);
 	loop_free(f->lb.loop);
 	ledger_free(f->lb.ledger);
@@ -142,6 +144,7 @@ static struct fixture *serve(const char *global)
 	struct fixture *f = fixture_new(global);
 
 	assert_int_equal(admin_new(&f->lb.admin, &f->lb), 0);
+	assert_int_equal(admin_start(f->lb.admin), 0);
 	return f;
 }
 
@@ -680,6 +683,8 @@ static void the_file_has_its_mode_and_is_removed_at_the_end(void **state)
 	assert_int_equal(lstat(f->path, &st), 0);
 	assert_true(S_ISSOCK(st.st_mode));
 	assert_int_equal(st.st_mode & 0777, 0600);
+	if (f->lb.admin)
+		admin_stop(f->lb.admin);
 	f->lb.admin = admin_free(f->lb.admin);
 	assert_int_equal(lstat(f->path, &st), -1);
 	fixture_free(f);
@@ -696,6 +701,7 @@ static void a_stale_file_is_replaced(void **state)
 	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
 	close(fd);
 	assert_int_equal(admin_new(&f->lb.admin, &f->lb), 0);
+	assert_int_equal(admin_start(f->lb.admin), 0);
 	assert_asked(f, "show version\n", V "\n");
 	fixture_free(f);
 }
@@ -735,6 +741,8 @@ static void a_file_that_is_not_ours_any_more_stays(void **state)
 	(void)state;
 	assert_int_equal(unlink(f->path), 0);
 	assert_int_equal(admin_new(&second, &f->lb), 0); /* whoever took the name over */
+	if (f->lb.admin)
+		admin_stop(f->lb.admin);
 	f->lb.admin = admin_free(f->lb.admin);
 	assert_int_equal(lstat(f->path, &st), 0);
 	fd = dial(f->path);
@@ -776,6 +784,9 @@ static void show_info_has_a_line_per_number(void **state)
 	p->full = 4;
 	p->accept_errors = 5;
 	p->resets_sent = 6;
+	p->worker_deaths = 7;
+	p->adopted = 8;
+	p->lost = 1;
 	f->lb.stopping = true;
 	f->lb.started_ns -= (86400 + 2 * 3600 + 3 * 60 + 4) * NS_PER_SEC;
 	snprintf(f->lb.path_reason, sizeof(f->lb.path_reason), "two\nlines");
@@ -806,6 +817,9 @@ static void show_info_has_a_line_per_number(void **state)
 	assert_line(got, "AcceptPausedFull: 4");
 	assert_line(got, "AcceptPausedExhausted: 5");
 	assert_line(got, "Resets: 6");
+	assert_line(got, "WorkerDeaths: 7");
+	assert_line(got, "SessionsAdopted: 8");
+	assert_line(got, "SessionsLost: 1");
 	assert_line(got, "Verdict_redirect_lost: 0");
 	free(got);
 	f->lb.splice = (struct splice *)f; /* anything: the stub does not look at it */

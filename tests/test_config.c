@@ -264,6 +264,7 @@ static void a_new_configuration_has_the_defaults(void **state)
 	assert_int_equal(g->ulimit_n, 0);
 	assert_int_equal(g->nbthread, 0);
 	assert_false(g->daemon);
+	assert_false(g->master_worker);
 	assert_string_equal(g->pidfile, "");
 	assert_string_equal(g->log_tag, "shunt");
 	assert_string_equal(g->pin_path, "/sys/fs/bpf/shunt");
@@ -310,6 +311,7 @@ static void every_global_keyword_is_taken(void **state)
 				 " ulimit-n 65536\n"
 				 " nbthread 4\n"
 				 " daemon\n"
+				 " master-worker\n"
 				 " pidfile /run/x.pid\n"
 				 " log-tag edge\n"
 				 " bpf-pin-path /sys/fs/bpf/edge\n"
@@ -325,6 +327,7 @@ static void every_global_keyword_is_taken(void **state)
 	assert_int_equal(g->ulimit_n, 65536);
 	assert_int_equal(g->nbthread, 4);
 	assert_true(g->daemon);
+	assert_true(g->master_worker);
 	assert_string_equal(g->pidfile, "/run/x.pid");
 	assert_string_equal(g->log_tag, "edge");
 	assert_string_equal(g->pin_path, "/sys/fs/bpf/edge");
@@ -824,8 +827,8 @@ static void unknown_keywords_without_a_near_one_list_what_is_allowed(void **stat
 	expect_in(
 		"global", "xyzzy",
 		"2: error: unknown keyword 'xyzzy'; allowed: maxconn, ulimit-n, nbthread, daemon, "
-		"pidfile, log-tag, bpf-pin-path, splice, nosplice, tune.splice.limit, "
-		"tune.splice.budget, hard-stop-after, stats, user, group, chroot, log, ...");
+		"master-worker, pidfile, log-tag, bpf-pin-path, splice, nosplice, "
+		"tune.splice.limit, tune.splice.budget, hard-stop-after, stats, user, group...");
 	expect_in("defaults", "acl x src 1.2.3.4",
 		  "2: error: unknown keyword 'acl'; allowed: log, mode, default_backend, balance, "
 		  "maxconn, backlog, retries, disabled, enabled, timeout, option");
@@ -874,6 +877,7 @@ static void misplaced_keywords_name_their_sections(void **state)
 		{ "ulimit-n 1", "ulimit-n", "global" },
 		{ "nbthread 1", "nbthread", "global" },
 		{ "daemon", "daemon", "global" },
+		{ "master-worker", "master-worker", "global" },
 		{ "pidfile /x", "pidfile", "global" },
 		{ "log-tag x", "log-tag", "global" },
 		{ "bpf-pin-path none", "bpf-pin-path", "global" },

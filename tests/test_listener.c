@@ -69,7 +69,7 @@ static void on_exhausted(void *arg, int error)
 
 static const struct listener_ops ops = { .accepted = on_accepted, .exhausted = on_exhausted };
 
-static int listener_fd(void)
+static int fd_of_listener(void)
 {
 	int fd = dup(0);
 
@@ -85,7 +85,7 @@ static void any_port(struct addr *at)
 static void owner_open(struct owner *o)
 {
 	socklen_t len = sizeof(o->at);
-	int fd = listener_fd();
+	int fd = fd_of_listener();
 
 	any_port(&o->at);
 	assert_int_equal(listener_open(&o->listener, &o->at, 256, &tuning), 0);

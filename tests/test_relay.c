@@ -36,7 +36,11 @@ ssize_t send(int fd, const void *buf, size_t len, int flags)
 static struct peer from, to;
 static int source, sink;
 static struct relay relay;
-static char scratch[SIZE];
+static union {
+	struct relay_scratch s;
+	char room[sizeof(struct relay_scratch) + SIZE];
+} shared;
+static char *const scratch = shared.s.bytes;
 static uint64_t moved;
 
 static int setup(void **state)
@@ -69,7 +73,7 @@ static int teardown(void **state)
 
 static struct relay_outcome run(uint64_t budget)
 {
-	struct relay_outcome out = relay_run(&relay, source, sink, scratch, SIZE, budget);
+	struct relay_outcome out = relay_run(&relay, source, sink, &shared.s, SIZE, budget);
 
 	moved += out.moved;
 	return out;

@@ -265,37 +265,37 @@ static void live_without_each(const struct variant *v, unsigned int at_least)
 static void whatever_is_refused_a_session_of_userspace_ends_in_order(void **state)
 {
 	(void)state;
-	live_without_each(&(struct variant){ 0 }, 8);
-	live_without_each(&(struct variant){ .for_good = true }, 8);
+	live_without_each(&(struct variant){ 0 }, 6);
+	live_without_each(&(struct variant){ .for_good = true }, 6);
 }
 
 static void whatever_is_refused_a_joined_session_ends_in_order(void **state)
 {
 	(void)state;
-	live_without_each(&(struct variant){ .spliced = true }, 7);
+	live_without_each(&(struct variant){ .spliced = true }, 6);
 	/* The second timer is the one that looks again at what no event tells. */
-	live_without_each(&(struct variant){ .spliced = true, .room = 1 }, 7);
-	live_without_each(&(struct variant){ .spliced = true, .room = 1, .for_good = true }, 7);
+	live_without_each(&(struct variant){ .spliced = true, .room = 1 }, 6);
+	live_without_each(&(struct variant){ .spliced = true, .room = 1, .for_good = true }, 6);
 }
 
 static void whatever_is_refused_a_session_that_is_half_joined_ends_in_order(void **state)
 {
 	(void)state;
-	live_without_each(&(struct variant){ .spliced = true, .requests_by_user = true }, 8);
-	live_without_each(&(struct variant){ .spliced = true, .requests_by_user = true, .room = 1, .for_good = true }, 8);
+	live_without_each(&(struct variant){ .spliced = true, .requests_by_user = true }, 6);
+	live_without_each(&(struct variant){ .spliced = true, .requests_by_user = true, .room = 1, .for_good = true }, 6);
 }
 
 static void whatever_is_refused_a_session_without_a_join_ends_in_order(void **state)
 {
 	(void)state;
-	live_without_each(&(struct variant){ .spliced = true, .refusal = -ENOMEM }, 8);
+	live_without_each(&(struct variant){ .spliced = true, .refusal = -ENOMEM }, 6);
 }
 
 static void whatever_is_refused_a_session_of_the_queue_ends_in_order(void **state)
 {
 	(void)state;
-	live_without_each(&(struct variant){ .queued = true }, 8);
-	live_without_each(&(struct variant){ .queued = true, .room = 1 }, 8);
+	live_without_each(&(struct variant){ .queued = true }, 6);
+	live_without_each(&(struct variant){ .queued = true, .room = 1 }, 6);
 }
 
 int main(void)

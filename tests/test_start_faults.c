@@ -64,8 +64,9 @@ int splice_new(struct splice **ret, const struct splice_options *o, char *why, s
 	return -EPERM;
 }
 
-int qualify(struct splice *sp, char *why, size_t size)
+int qualify(struct splice *sp, bool *ret_tells_unread, char *why, size_t size)
 {
+	*ret_tells_unread = true;
 	(void)sp, (void)why, (void)size;
 	fail_msg("qualify");
 	return -EPERM;
@@ -82,7 +83,16 @@ static int start(const char *text, struct config **ret_config, struct lb **ret_l
 	r = config_parse(c, "test", text, strlen(text));
 	if (r == 0)
 		r = config_finish(c);
-	return r < 0 ? r : lb_new(ret_lb, c);
+	if (r == 0)
+		r = lb_new(ret_lb, c, true);
+	if (r == 0) {
+		r = lb_start(*ret_lb, false);
+		if (r < 0) {
+			lb_finish(*ret_lb);
+			*ret_lb = lb_free(*ret_lb);
+		}
+	}
+	return r;
 }
 
 static void without_an_allocation_the_start_fails_in_order(void **state)
@@ -112,6 +122,8 @@ static void without_an_allocation_the_start_fails_in_order(void **state)
 			fail_msg("without allocation %u: %s", refuse_at, strerror(-r));
 		if (r < 0)
 			assert_null(lb);
+		else
+			lb_finish(lb);
 		lb_free(lb);
 		config_free(c);
 		assert_int_equal(net_count_fds(), fds);

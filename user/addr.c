@@ -66,6 +66,17 @@ bool addr_equal(const struct addr *a, const struct addr *b)
 	return !memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, sizeof(a->in6.sin6_addr));
 }
 
+bool addr_is_any(const struct addr *a)
+{
+	switch (a->sa.sa_family) {
+	case AF_INET:
+		return a->in.sin_addr.s_addr == htonl(INADDR_ANY);
+	case AF_INET6:
+		return IN6_IS_ADDR_UNSPECIFIED(&a->in6.sin6_addr);
+	}
+	return false;
+}
+
 static int parse_port(const char *text, uint16_t *ret)
 {
 	unsigned long port = 0;

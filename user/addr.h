@@ -48,4 +48,7 @@ socklen_t addr_len(const struct addr *a);
 
 bool addr_equal(const struct addr *a, const struct addr *b);
 
+/* Is the host 0.0.0.0 or [::]? */
+bool addr_is_any(const struct addr *a);
+
 #endif

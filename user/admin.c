@@ -423,9 +423,7 @@ static int socket_open(struct admin_socket *s)
 		return -errno;
 	s->dev = st.st_dev;
 	s->ino = st.st_ino;
-	if (listen(fd, BACKLOG) < 0)
-		return -errno;
-	return loop_watch(s->admin->lb->loop, &s->poll, EPOLLIN);
+	return listen(fd, BACKLOG) < 0 ? -errno : 0;
 }
 
 /* Closes the socket and removes its file, if it is still the one that we made. */
@@ -433,8 +431,6 @@ static void socket_close(struct admin_socket *s)
 {
 	struct stat st;
 
-	loop_unwatch(s->admin->lb->loop, &s->poll);
-	loop_timer_clear(s->admin->lb->loop, &s->pause);
 	if (s->path && lstat(s->path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino)
 		unlink(s->path);
 	if (s->poll.fd >= 0)
@@ -488,15 +484,36 @@ int admin_new(struct admin **ret, struct lb *lb)
 	return 0;
 }
 
+int admin_start(struct admin *a)
+{
+	struct admin_socket *s;
+	int r = 0;
+
+	list_for_each(s, &a->sockets, entry)
+		if (r == 0)
+			r = loop_watch(a->lb->loop, &s->poll, EPOLLIN);
+	return r;
+}
+
+void admin_stop(struct admin *a)
+{
+	struct client *c, *next_c;
+	struct admin_socket *s;
+
+	list_for_each_safe(c, next_c, &a->clients, entry)
+		client_free(c);
+	list_for_each(s, &a->sockets, entry) {
+		loop_unwatch(a->lb->loop, &s->poll);
+		loop_timer_clear(a->lb->loop, &s->pause);
+	}
+}
+
 struct admin *admin_free(struct admin *a)
 {
 	struct admin_socket *s, *next_s;
-	struct client *c, *next_c;
 
 	if (!a)
 		return NULL;
-	list_for_each_safe(c, next_c, &a->clients, entry)
-		client_free(c);
 	list_for_each_safe(s, next_s, &a->sockets, entry)
 		socket_close(s);
 	free(a);

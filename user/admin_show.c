@@ -161,6 +161,9 @@ static void info_sessions(FILE *out, const struct lb *lb)
 	info_number(out, "AcceptPausedExhausted", stat_get(p->accept_errors));
 	info_number(out, "ConnectErrors", stat_get(p->connections_failed));
 	info_number(out, "Resets", stat_get(p->resets_sent));
+	info_number(out, "WorkerDeaths", stat_get(p->worker_deaths));
+	info_number(out, "SessionsAdopted", stat_get(p->adopted));
+	info_number(out, "SessionsLost", stat_get(p->lost));
 	info_number(out, "SlotsUsed", ledger_used(lb->ledger));
 	info_number(out, "SlotsMax", ledger_max(lb->ledger));
 }

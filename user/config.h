@@ -87,6 +87,7 @@ struct config_global {
 	unsigned int ulimit_n;		 /* 0: derive it from maxconn */
 	unsigned int nbthread;		 /* 0: as many as the cores that it may use */
 	bool daemon;			 /* `daemon` or -D */
+	bool master_worker;		 /* `master-worker` or -W */
 	char pidfile[256];		 /* "" = none */
 	char log_tag[33];		 /* "shunt" */
 	char pin_path[200];		 /* "/sys/fs/bpf/shunt"; "" for `bpf-pin-path none` */

@@ -121,6 +121,7 @@ const struct config_keyword config_global_keywords[] = {
 	{ "ulimit-n", SECTION_GLOBAL, 1, 1, parse_ulimit_n, "N", .value = GLOBAL(ulimit_n) },
 	{ "nbthread", SECTION_GLOBAL, 1, 1, parse_nbthread, "N", .value = GLOBAL(nbthread) },
 	{ "daemon", SECTION_GLOBAL, 0, 0, parse_flag, "", .value = GLOBAL(daemon) },
+	{ "master-worker", SECTION_GLOBAL, 0, 0, parse_flag, "", .value = GLOBAL(master_worker) },
 	{ "pidfile", SECTION_GLOBAL, 1, 1, parse_pidfile, "PATH", .value = GLOBAL(pidfile) },
 	{ "log-tag", SECTION_GLOBAL, 1, 1, parse_log_tag, "TAG", .value = GLOBAL(log_tag) },
 	{ "bpf-pin-path", SECTION_GLOBAL, 1, 1, parse_pin_path, .usage = "PATH|none" },

@@ -15,7 +15,10 @@
 
 struct admin;
 
-/* Open to read for admin, written by lb alone. */
+/*
+ * Open to read for admin, written by lb alone. It lies in shared memory: counters, limits and `stopping` outlive a worker; threads, loop,
+ * signals and timers are the running worker's.
+ */
 struct lb {
 	const struct config *config; /* borrowed */
 	struct lb_thread *threads;   /* owned; the first one is the process's own, which also serves signals and stats sockets */
@@ -28,7 +31,19 @@ struct lb {
 	struct admin *admin;
 	struct process_stats stats;
 	struct budget budget;	     /* of what waits towards peers */
-	uint32_t nr_listeners;	     /* of each thread */
+	struct lb_listener *listeners; /* owned; as they were opened: each thread has a share of its own */
+	uint32_t nr_listeners;
+	struct beat {
+		uint64_t at_ns;
+		char pad[56]; /* to a cache line of its own */
+	} *beats;		     /* of each thread; in shared memory */
+	struct new_client {
+		int fd;
+		uint32_t listener;
+	} *new_clients;		     /* of a worker that died: accepted, and in no record; while a worker starts */
+	uint32_t nr_new_clients;
+	bool supervised;	     /* a worker may be followed by another */
+	bool ready;		     /* a worker serves; atomic */
 	uint32_t maxconn;	     /* sessions of the process */
 	uint32_t taken;		     /* of maxconn, accepts under way included; atomic */
 	uint32_t nofile;	     /* descriptors it may open */
@@ -39,16 +54,28 @@ struct lb {
 	uint64_t scarce_until_ns;    /* descriptors or memory ran out not long ago; atomic */
 	pthread_mutex_t scarce;	     /* then held from room() until the session has its own descriptors */
 	struct later finished;	     /* the last session has ended */
+	uint64_t stop_at_ns;	     /* hard-stop-after: when all sessions are reset; 0 = never */
 	struct timer stop_timer;
 	struct poll signals;
 };
 
 /*
- * Builds the balancer: limits, kernel path (qualified), listeners, stats sockets. What fails is logged with what to do about it.
- * Signals must be blocked by the caller beforehand: they are read from a descriptor. Returns 0 or -errno.
+ * Builds what outlives a worker: limits, proxies, listeners, kernel path (qualified), stats sockets. What fails is logged with what
+ * to do about it. supervised: a worker may be followed by another. Returns 0 or -errno.
  */
-int lb_new(struct lb **ret, const struct config *c);
+int lb_new(struct lb **ret, const struct config *c, bool supervised);
+
+/* Of what a worker left nothing must be in use any more. Accepts NULL, returns NULL. */
 struct lb *lb_free(struct lb *lb);
+
+/*
+ * Builds the worker: threads, their loops, signals. Signals must be blocked by the caller beforehand: they are read from a
+ * descriptor. after: a worker that had its descriptors from the same table has died; its sessions are taken over. Returns 0 or -errno.
+ */
+int lb_start(struct lb *lb, bool after);
+
+/* Ends what lb_start() began; all sessions must have ended. */
+void lb_finish(struct lb *lb);
 
 /* Runs until it is stopped. Returns 0 or -errno. */
 int lb_run(struct lb *lb);

@@ -288,6 +288,21 @@ static bool on_accepted(void *arg, int fd, const struct addr *client)
 	return true;
 }
 
+void lb_thread_admit(struct lb_thread *t, uint32_t listener, int fd)
+{
+	struct frontend *fe = t->listeners[listener].frontend;
+	struct addr client = {0};
+	socklen_t len = sizeof(client);
+	struct lb_thread *to;
+
+	if (getpeername(fd, &client.sa, &len) < 0 || !keep_place(t->lb, fe)) {
+		sock_close_reset(fd);
+		return;
+	}
+	to = choose_thread(t);
+	session_start(to->sessions, fe, fd, &client);
+}
+
 static void on_exhausted(void *arg, int error)
 {
 	struct lb_listener *l = arg;
@@ -366,7 +381,7 @@ int lb_thread_share_listeners(struct lb_thread *t, const struct lb_listener *of)
 	t->listeners = calloc(n + 1, sizeof(*t->listeners));
 	if (!t->listeners)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = 0; i < n && of[i].listener; i++) {
 		int r = listener_share(&t->listeners[i].listener, of[i].listener);
 
 		if (r < 0)
@@ -388,6 +403,8 @@ int lb_thread_start(struct lb_thread *t)
 	}
 	for (uint32_t i = 0; r == 0 && i < lb->nr_listeners; i++) {
 		t->listeners[i].thread = t;
+		if (!t->listeners[i].listener)
+			continue; /* it is stopping */
 		r = listener_start(t->listeners[i].listener, t->loop, &listener_ops,
 				   &t->listeners[i]);
 	}

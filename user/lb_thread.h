@@ -54,6 +54,9 @@ void lb_thread_done(struct lb_thread *t);
 /* Takes a listener of its own for each of lb's. Returns 0 or -errno. */
 int lb_thread_share_listeners(struct lb_thread *t, const struct lb_listener *of);
 
+/* Serves a client that a worker had accepted from a listener when it died, and nobody knows of. Takes over fd. Before the loops run. */
+void lb_thread_admit(struct lb_thread *t, uint32_t listener, int fd);
+
 /* Watches listeners and events from now on. Returns 0 or -errno. */
 int lb_thread_start(struct lb_thread *t);
 

@@ -3,9 +3,11 @@
 #include "ledger.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
+#include "shared.h"
 #include "util.h"
+
+#define LINE 64 /* of the cache: what a thread writes all the time has one of its own */
 
 /* What one thread has. */
 struct part {
@@ -19,7 +21,9 @@ struct ledger {
 	struct ledger_record *records; /* the shared mapping */
 	uint32_t max, nr_parts;
 	uint32_t *free;	 /* of all parts, one behind the other */
-	uint64_t serial; /* atomic */
+	uint64_t *serial;  /* in the mapping, behind the records; atomic */
+	uint32_t *serving; /* and behind that, for each thread */
+	char *areas, *scratches; /* two for each record, one for each thread; shared */
 	struct part parts[];
 };
 
@@ -34,6 +38,8 @@ const char *ledger_state_name(enum ledger_state s)
 		return "CONNECTING";
 	case LEDGER_RELAY:
 		return "RELAY";
+	case LEDGER_JOINING:
+		return "JOINING";
 	case LEDGER_SPLICED:
 		return "SPLICED";
 	case LEDGER_FLUSH:
@@ -78,34 +84,30 @@ uint32_t ledger_share(const struct ledger *l, uint32_t thread)
 
 int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 {
-	size_t size = (size_t)max_sessions * sizeof(struct ledger_record);
 	struct ledger *l = calloc(1, sizeof(*l) + threads * sizeof(struct part));
 	uint32_t first = 0;
-	void *map;
 
 	if (!l)
 		return -ENOMEM;
 	l->max = max_sessions;
 	l->nr_parts = threads;
 	l->free = calloc(max_sessions, sizeof(*l->free));
-	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!l->free || map == MAP_FAILED) {
-		if (map != MAP_FAILED)
-			munmap(map, size);
-		free(l->free);
-		free(l);
+	l->records = shared_new(max_sessions * sizeof(*l->records) + LINE + threads * (size_t)LINE);
+	l->scratches = shared_new((size_t)threads * LEDGER_SCRATCH);
+	if (!l->free || !l->records || !l->scratches) {
+		ledger_free(l);
 		return -ENOMEM;
 	}
-	l->records = map;
+	l->serial = (uint64_t *)&l->records[max_sessions];
+	l->serving = (uint32_t *)(l->serial + LINE / sizeof(*l->serial));
 	for (uint32_t i = 0; i < threads; i++) {
 		uint32_t max = max_sessions / threads + (i < max_sessions % threads);
 		struct part *p = &l->parts[i];
 
 		*p = (struct part){.first = first, .max = max, .free = l->free + first};
-		for (uint32_t n = 0; n < max; n++)
-			p->free[n] = first + max - 1 - n;
 		first += max;
 	}
+	ledger_recover(l);
 	*ret = l;
 	return 0;
 }
@@ -113,11 +115,33 @@ int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 struct ledger *ledger_free(struct ledger *l)
 {
 	if (l) {
-		munmap(l->records, (size_t)l->max * sizeof(*l->records));
+		shared_free(l->areas);
+		shared_free(l->scratches);
+		shared_free(l->records);
 		free(l->free);
 		free(l);
 	}
 	return NULL;
+}
+
+int ledger_keep(struct ledger *l)
+{
+	l->areas = shared_new((size_t)l->max * 2 * LEDGER_AREA);
+	return l->areas ? 0 : -ENOMEM;
+}
+
+void ledger_recover(struct ledger *l)
+{
+	for (uint32_t i = 0; i < l->nr_parts; i++) {
+		struct part *p = &l->parts[i];
+		uint32_t nr = 0;
+
+		/* The lowest number lies on top. */
+		for (uint32_t n = p->max; n > 0; n--)
+			if (l->records[p->first + n - 1].state == LEDGER_FREE)
+				p->free[nr++] = p->first + n - 1;
+		__atomic_store_n(&p->used, p->max - nr, __ATOMIC_RELAXED);
+	}
 }
 
 int ledger_take(struct ledger *l, uint32_t thread, uint32_t *ret)
@@ -130,7 +154,7 @@ int ledger_take(struct ledger *l, uint32_t thread, uint32_t *ret)
 	session = p->free[p->max - 1 - p->used];
 	__atomic_store_n(&p->used, p->used + 1, __ATOMIC_RELAXED);
 	l->records[session] = (struct ledger_record){
-		.serial = __atomic_add_fetch(&l->serial, 1, __ATOMIC_RELAXED),
+		.serial = __atomic_add_fetch(l->serial, 1, __ATOMIC_RELAXED),
 		.fd = {-1, -1},
 	};
 	*ret = session;
@@ -153,6 +177,21 @@ void ledger_release(struct ledger *l, uint32_t session)
 	l->records[session].state = LEDGER_FREE;
 	__atomic_store_n(&p->used, p->used - 1, __ATOMIC_RELAXED);
 	p->free[p->max - 1 - p->used] = session;
+}
+
+char *ledger_area(struct ledger *l, uint32_t session, int direction)
+{
+	return l->areas ? l->areas + (session * 2ull + (uint64_t)direction) * LEDGER_AREA : NULL;
+}
+
+void *ledger_scratch(struct ledger *l, uint32_t thread)
+{
+	return l->scratches + (size_t)thread * LEDGER_SCRATCH;
+}
+
+uint32_t *ledger_serving(struct ledger *l, uint32_t thread)
+{
+	return &l->serving[thread * (LINE / sizeof(*l->serving))];
 }
 
 struct ledger_record *ledger_get(struct ledger *l, uint32_t session)

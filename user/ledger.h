@@ -16,13 +16,14 @@
 #include "addr.h"
 #include "shunt_abi.h"
 
-#define LEDGER_VERSION 1
+#define LEDGER_VERSION 2
 
 enum ledger_state {
 	LEDGER_FREE = 0,
 	LEDGER_QUEUED,	   /* waits for a place at a server */
 	LEDGER_CONNECTING, /* has the client, connects to the server */
 	LEDGER_RELAY,	   /* userspace moves the bytes */
+	LEDGER_JOINING,	   /* nothing is held, the flows are ready: its sockets are on their way into the map */
 	LEDGER_SPLICED,	   /* joined: each flow says who moves its bytes */
 	LEDGER_FLUSH,	   /* one end is gone; what it sent is still on its way to the other */
 };
@@ -51,13 +52,25 @@ struct ledger_record {
 	struct ledger_addr client, server_addr;
 	uint64_t accepted_ns; /* CLOCK_MONOTONIC */
 	uint64_t accepted_real_ns;
+	uint64_t queued_ns;    /* since when it waits for a place; 0 = it does not */
+	uint64_t crashed_ns;   /* when a worker last died that was serving it */
+	uint64_t placed_ns;    /* when it got out of the queue, or was accepted */
 	uint64_t connected_ns; /* 0 = not yet */
 	uint64_t relayed[2]; /* bytes that userspace moved before the join, by direction (0 = client
 				to server) */
+	uint64_t taken[2]; /* bytes that userspace has read in that direction, but for those of a read that has
+			      just returned; of a joined one it means nothing */
+	uint32_t held[2]; /* bytes of direction i in its area: see ledger_area() */
 	uint8_t eof[2];	     /* end i has sent its FIN */
 	uint8_t done[2]; /* direction i is finished: its FIN is in the send queue of the other end,
 			    behind all bytes */
-	uint8_t pad[4];
+	uint8_t redispatched; /* it has a server that was not the first */
+	uint8_t crashes;      /* workers that died in a moment in which it was served */
+	uint8_t ending;	      /* it has ended, and its sockets are being closed: the reason (session_state.h) + 1 */
+	uint8_t counted;      /* and that is in the log and in the counters */
+	uint8_t broken;	      /* in FLUSH: the end that is gone, */
+	uint8_t why;	      /* and what the session will have ended with */
+	uint8_t pad[6];
 };
 
 struct ledger;
@@ -76,6 +89,25 @@ void ledger_release(struct ledger *l, uint32_t session);
 /* The first number of a thread's, and how many there are. */
 uint32_t ledger_first(const struct ledger *l, uint32_t thread);
 uint32_t ledger_share(const struct ledger *l, uint32_t thread);
+
+/* After the death of the worker that had it: only records with a state are taken. Call it while the process has one thread. */
+void ledger_recover(struct ledger *l);
+
+/*
+ * From now on there is a place of LEDGER_AREA bytes for what userspace has read in a direction and not yet written, which takes memory only while
+ * something is in it; before that, ledger_area() is NULL. Returns 0, or -ENOMEM if the system does not give away as many addresses.
+ */
+int ledger_keep(struct ledger *l);
+
+#define LEDGER_AREA (256 * 1024)
+char *ledger_area(struct ledger *l, uint32_t session, int direction);
+
+/* A thread's buffer for what it is just moving, LEDGER_SCRATCH bytes. */
+#define LEDGER_SCRATCH (1024 * 1024 + 64)
+void *ledger_scratch(struct ledger *l, uint32_t thread);
+
+/* The session that a thread serves at this moment: its number + 1, or 0. Shared, for who comes after a death. */
+uint32_t *ledger_serving(struct ledger *l, uint32_t thread);
 
 struct ledger_record *ledger_get(struct ledger *l, uint32_t session);
 uint32_t ledger_max(const struct ledger *l);

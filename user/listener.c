@@ -78,6 +78,38 @@ struct listener *listener_close(struct listener *l)
 	return NULL;
 }
 
+int listener_fd(const struct listener *l)
+{
+	return l->poll.fd;
+}
+
+struct listener *listener_forget(struct listener *l)
+{
+	free(l);
+	return NULL;
+}
+
+static bool get_own(int fd, struct addr *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	*ret = (struct addr){0};
+	return getsockname(fd, &ret->sa, &len) == 0;
+}
+
+bool listener_has_accepted(const struct listener *l, int fd, bool any)
+{
+	struct addr at, own;
+	int listens = 1;
+	socklen_t len = sizeof(listens);
+
+	if (!get_own(l->poll.fd, &at) || !get_own(fd, &own) || addr_port(&at) != addr_port(&own))
+		return false;
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || listens)
+		return false;
+	return any ? addr_is_any(&at) : addr_equal(&at, &own);
+}
+
 /* Errors of the connection itself, which accept(2) hands on: the next one may be fine. */
 static bool is_transient(int error)
 {

@@ -45,6 +45,17 @@ int listener_share(struct listener **ret, const struct listener *of);
  * NULL, returns NULL. */
 struct listener *listener_close(struct listener *l);
 
+/* The same, but its descriptor is left as it is: it may be closed already. */
+struct listener *listener_forget(struct listener *l);
+
+int listener_fd(const struct listener *l);
+
+/*
+ * Is fd a socket that was accepted at its address? (No other socket of the process has that.) any: at a wildcard's port, where no other
+ * listener has the address itself.
+ */
+bool listener_has_accepted(const struct listener *l, int fd, bool any);
+
 /* Starts accepting on this loop. ops and arg must outlive it. Returns 0 or -errno. */
 int listener_start(struct listener *l, struct loop *loop, const struct listener_ops *ops,
 		   void *arg);

@@ -64,21 +64,35 @@ static const char *level_label(int level)
 	return "[ALERT]";
 }
 
-static void write_stderr(int level, const char *text)
+static void open_stderr(void)
 {
 	static const struct log_target target = {
 		.kind = LOG_TARGET_STDERR,
 		.format = LOG_FORMAT_RAW,
 		.max_level = LOG_DEBUG,
 	};
+
+	if (state.stderr_ready)
+		return;
+	log_sink_init(&stderr_sink, &target, "");
+	log_sink_open_fd(&stderr_sink, STDERR_FILENO);
+	state.stderr_ready = true;
+}
+
+void log_prepare(void)
+{
+	pthread_mutex_lock(&state.lock);
+	if (state.to_stderr)
+		open_stderr();
+	pthread_mutex_unlock(&state.lock);
+}
+
+static void write_stderr(int level, const char *text)
+{
 	struct log_line l;
 
 	pthread_mutex_lock(&state.lock);
-	if (!state.stderr_ready) {
-		log_sink_init(&stderr_sink, &target, "");
-		log_sink_open_fd(&stderr_sink, STDERR_FILENO);
-		state.stderr_ready = true;
-	}
+	open_stderr();
 	l.len = 0;
 	log_line_printf(&l, "%-10s (%d) : %s", level_label(level), (int)getpid(), text);
 	log_line_end(&l);

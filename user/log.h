@@ -91,6 +91,18 @@ uint64_t log_dropped(void);
 void log_setup(int max_level, bool to_stderr);
 
 /*
+ * Opens what a message to stderr needs. For a process that shares its descriptors with others from now on: what it opened later
+ * could be closed by them, and its number be somebody else's.
+ */
+void log_prepare(void);
+
+/*
+ * Lets go of the socket of a sink that knows where to connect: its next line does that anew. For who starts processes that share its
+ * descriptors: each is to have a socket of its own, or one could close another's.
+ */
+void log_sink_rest(struct log_sink *s);
+
+/*
  * Adds a sink (borrowed) that gets all messages too; log_clear_sinks() before the sinks are freed.
  * At most 16; -ENOSPC past that.
  */

@@ -96,6 +96,14 @@ void log_sink_close(struct log_sink *s)
 	s->fd = -EBADF;
 }
 
+void log_sink_rest(struct log_sink *s)
+{
+	if (!s->peer_len)
+		return;
+	log_sink_close(s);
+	s->tried_ns = 0;
+}
+
 int log_sink_open_fd(struct log_sink *s, int fd)
 {
 	char path[32];

@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 
 #define EVENTS_PER_TURN 256
+#define BEAT_NS NS_PER_SEC
 
 struct loop {
 	int epfd;
@@ -14,6 +15,7 @@ struct loop {
 	bool no_pwait2; /* a kernel before 5.11 */
 	uint64_t now, turns;
 	uint64_t waited_ns;  /* in all */
+	uint64_t *beat;	     /* borrowed; NULL = none: see loop_beat() */
 	struct timer **heap; /* [1..nr_timers], the earliest at 1 */
 	uint32_t nr_timers, max_timers;
 	struct list later;
@@ -106,6 +108,11 @@ uint64_t loop_waited(const struct loop *l)
 uint64_t loop_turns(const struct loop *l)
 {
 	return l->turns;
+}
+
+void loop_beat(struct loop *l, uint64_t *where)
+{
+	l->beat = where;
 }
 
 int loop_watch(struct loop *l, struct poll *p, uint32_t events)
@@ -326,6 +333,10 @@ static int wait_events(struct loop *l)
 		uint64_t at = l->heap[1]->at_ns;
 
 		ns = at > began ? at - began : 0;
+	}
+	if (l->beat)
+		ns = l->nr_timers ? MIN(ns, BEAT_NS) : BEAT_NS;
+	if (l->nr_timers || l->beat) {
 		ts.tv_sec = (time_t)(ns / NS_PER_SEC);
 		ts.tv_nsec = (long)(ns % NS_PER_SEC);
 		timeout = &ts;
@@ -368,6 +379,8 @@ int loop_run(struct loop *l)
 		}
 		l->nr_events = MAX(n, 0);
 		l->turns++;
+		if (l->beat)
+			__atomic_store_n(l->beat, l->now, __ATOMIC_RELAXED);
 		for (int i = 0; i < l->nr_events; i++) {
 			struct poll *p = l->events[i].data.ptr;
 

@@ -73,6 +73,9 @@ int loop_watch(struct loop *l, struct poll *p, uint32_t events);
  * are not delivered any more. */
 void loop_unwatch(struct loop *l, struct poll *p);
 
+/* Tells the time in *where once a turn, and has a turn every second at least: whoever reads it sees that the loop lives. */
+void loop_beat(struct loop *l, uint64_t *where);
+
 /* The same for who closes the descriptor next, and holds the only one: the kernel forgets it then. */
 void loop_forget(struct loop *l, struct poll *p);
 

@@ -9,8 +9,10 @@
 #include <bpf/libbpf_version.h>
 
 #include "config.h"
+#include "fdtable.h"
 #include "lb.h"
 #include "log.h"
+#include "supervisor.h"
 #include "util.h"
 
 #define MAX_ARGS 64	      /* of each of -f, --listen and --server */
@@ -22,13 +24,13 @@ struct args {
 	const char *files[MAX_ARGS], *listens[MAX_ARGS], *servers[MAX_ARGS];
 	size_t nr_files, nr_listens, nr_servers;
 	const char *pidfile;
-	bool check, debug, daemon, quiet, verbose;
+	bool check, debug, daemon, quiet, supervised, verbose;
 	unsigned int version;
 };
 
 static void usage(FILE *to)
 {
-	fputs("Usage: shunt -f FILE [-f FILE ...] [-c] [-d] [-D] [-p PIDFILE] [-q] [-V]\n"
+	fputs("Usage: shunt -f FILE [-f FILE ...] [-c] [-d] [-D] [-p PIDFILE] [-q] [-V] [-W]\n"
 	      "       shunt --listen ADDR:PORT [--listen ...] --server ADDR:PORT [--server ...] [-d]\n"
 	      "\n"
 	      "  -f FILE             read this configuration (HAProxy's dialect); several are read in order\n"
@@ -40,6 +42,7 @@ static void usage(FILE *to)
 	      "  -p PIDFILE          write the process's number there\n"
 	      "  -q                  no messages but alerts\n"
 	      "  -V                  say more while starting\n"
+	      "  -W                  with a supervisor: when the worker dies, another one takes its sessions over\n"
 	      "  -v, -vv             version; how it was built and what it runs on\n"
 	      "  -h                  this help\n"
 	      "\n"
@@ -88,7 +91,7 @@ static int parse_args(struct args *a, int argc, char **argv)
 	bool ok = true;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "f:cdDp:qVvh", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "f:cdDp:qVvhW", options, NULL)) != -1) {
 		switch (c) {
 		case 'f':
 			ok = ok && add_arg(a->files, &a->nr_files, "-f", optarg);
@@ -116,6 +119,9 @@ static int parse_args(struct args *a, int argc, char **argv)
 			break;
 		case 'V':
 			a->verbose = true;
+			break;
+		case 'W':
+			a->supervised = true;
 			break;
 		case 'v':
 			a->version++;
@@ -249,7 +255,8 @@ static int go_background(int *ret_pipe)
 	return 0;
 }
 
-static void finish_background(int pipe_fd, int level)
+/* Lets go of the starter's terminal and folder. */
+static void detach(int level)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -260,8 +267,15 @@ static void finish_background(int pipe_fd, int level)
 		dup2(null, STDERR_FILENO);
 		close(null);
 	}
-	if (chdir("/") < 0 || write(pipe_fd, "r", 1) != 1)
+	if (chdir("/") < 0)
 		log_warning("background: %s", strerror(errno));
+}
+
+static void tell_starter(int pipe_fd)
+{
+	if (write(pipe_fd, "r", 1) != 1)
+		log_warning("background: %s", strerror(errno));
+	fdtable_drop(pipe_fd);
 	close(pipe_fd);
 }
 
@@ -299,9 +313,9 @@ static void say_ready(const struct lb *lb)
 
 	for (uint32_t i = 0; i < lb->nr_listeners && len < sizeof(where); i++) {
 		const struct config_bind *b;
-		const struct frontend *f = lb->threads[0].listeners[i].frontend;
+		const struct frontend *f = lb->listeners[i].frontend;
 
-		if (i && lb->threads[0].listeners[i - 1].frontend == f)
+		if (i && lb->listeners[i - 1].frontend == f)
 			continue;
 		list_for_each(b, &f->conf->binds, entry) {
 			if (len < sizeof(where))
@@ -317,21 +331,82 @@ static int message_level(const struct args *a)
 	return a->debug ? LOG_DEBUG : a->quiet ? LOG_ALERT : a->verbose ? LOG_INFO : LOG_NOTICE;
 }
 
+/* A run of the balancer, as the supervisor and its workers see it. */
+struct run {
+	struct lb *lb;
+	bool daemon, supervised;
+	int level;   /* of messages */
+	int pipe_fd; /* to who started us in the background */
+};
+
+static int on_ready(void *arg)
+{
+	struct run *run = arg;
+
+	if (run->daemon)
+		tell_starter(run->pipe_fd);
+	return 0;
+}
+
+static int work(void *arg, bool after)
+{
+	struct run *run = arg;
+	struct lb *lb = run->lb;
+	int r;
+
+	r = lb_start(lb, after);
+	if (r < 0)
+		log_alert("cannot start: %s", strerror(-r));
+	if (r == 0) {
+		if (!after)
+			say_ready(lb);
+		if (run->daemon && !run->supervised) {
+			detach(run->level);
+			tell_starter(run->pipe_fd);
+		}
+		r = lb_run(lb);
+		if (r < 0)
+			log_alert("the event loop failed: %s", strerror(-r));
+		if (r < 0 && run->supervised)
+			_exit(EXIT_FAILURE); /* the next one has all that it had */
+		if (r == 0)
+			log_notice("stopped");
+	}
+	lb_finish(lb);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int supervise(struct run *run)
+{
+	struct supervised s = {
+		.work = work,
+		.ready = on_ready,
+		.arg = run,
+		.is_ready = &run->lb->ready,
+		.beats = &run->lb->beats->at_ns,
+		.nr_beats = run->lb->nr_threads,
+		.stride = sizeof(*run->lb->beats),
+	};
+
+	lb_signals(&s.forward);
+	pool_rest_sinks(run->lb->pool);
+	return supervisor_run(&s);
+}
+
 static int run(const struct config *c, const struct args *a)
 {
 	const char *given = a->pidfile ?: c->global.pidfile;
 	__cleanup_free char *pidfile = absolute_path(given);
-	bool daemon = c->global.daemon;
-	int pipe_fd = -1, r;
-	struct lb *lb;
+	struct run run = { .daemon = c->global.daemon, .supervised = c->global.master_worker, .level = message_level(a), .pipe_fd = -1 };
 	sigset_t set;
+	int r;
 
 	if (!pidfile) {
 		log_alert("cannot find pidfile %s: %s", given, strerror(errno));
 		return -errno;
 	}
-	if (daemon) {
-		r = go_background(&pipe_fd);
+	if (run.daemon) {
+		r = go_background(&run.pipe_fd);
 		if (r < 0) {
 			log_alert("cannot go into the background: %s", strerror(-r));
 			return r;
@@ -339,27 +414,23 @@ static int run(const struct config *c, const struct args *a)
 	}
 	signal(SIGPIPE, SIG_IGN);
 	lb_signals(&set);
+	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	r = lb_new(&lb, c);
+	r = lb_new(&run.lb, c, run.supervised);
 	if (r < 0) {
 		log_alert("cannot start: %s", strerror(-r));
 		return r;
 	}
-	if (*pidfile)
-		r = write_pidfile(pidfile);
+	r = *pidfile ? write_pidfile(pidfile) : 0;
 	if (r == 0) {
-		say_ready(lb);
-		if (daemon)
-			finish_background(pipe_fd, message_level(a));
-		r = lb_run(lb);
-		if (r < 0)
-			log_alert("the event loop failed: %s", strerror(-r));
+		if (run.daemon && run.supervised)
+			detach(run.level); /* before there is anybody to share descriptors with */
+		r = run.supervised ? supervise(&run) : work(&run, false);
 		if (*pidfile)
 			unlink(pidfile);
-		log_notice("stopped");
 	}
-	lb_free(lb);
-	return r;
+	lb_free(run.lb);
+	return r ? -EIO : 0;
 }
 
 int main(int argc, char **argv)
@@ -379,6 +450,7 @@ int main(int argc, char **argv)
 	}
 	r = load_config(c, &a);
 	c->global.daemon = (c->global.daemon || a.daemon) && !a.debug;
+	c->global.master_worker = c->global.master_worker || a.supervised;
 	if (r == 0 && a.check)
 		puts("Configuration file is valid");
 	else if (r == 0)

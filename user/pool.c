@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "shared.h"
+
 const char *server_state_name(enum server_state s)
 {
 	switch (s) {
@@ -58,7 +60,7 @@ static void init_lock(pthread_mutex_t *lock)
 static int backend_new(struct pool *p, const struct config_proxy *conf)
 {
 	__cleanup_free uint32_t *weights = calloc(conf->nr_servers + 1, sizeof(*weights));
-	struct backend *b = calloc(1, sizeof(*b));
+	struct backend *b = shared_new(sizeof(*b));
 	struct config_server *s;
 	uint32_t n = 0;
 
@@ -67,7 +69,7 @@ static int backend_new(struct pool *p, const struct config_proxy *conf)
 	b->conf = conf;
 	list_init(&b->queue);
 	init_lock(&b->lock);
-	b->servers = calloc(conf->nr_servers + 1, sizeof(*b->servers));
+	b->servers = shared_new((conf->nr_servers + 1) * sizeof(*b->servers));
 	if (!b->servers)
 		goto no_memory;
 	list_for_each(s, &conf->servers, entry) {
@@ -87,8 +89,8 @@ static int backend_new(struct pool *p, const struct config_proxy *conf)
 
 no_memory:
 	if (b)
-		free(b->servers);
-	free(b);
+		shared_free(b->servers);
+	shared_free(b);
 	return -ENOMEM;
 }
 
@@ -106,7 +108,7 @@ static struct backend *find_backend(struct pool *p, const struct config_proxy *c
 static int frontend_new(struct pool *p, const struct config_global *g,
 			const struct config_proxy *conf, uint32_t maxconn)
 {
-	struct frontend *f = calloc(1, sizeof(*f));
+	struct frontend *f = shared_new(sizeof(*f));
 
 	if (!f)
 		return -ENOMEM;
@@ -160,17 +162,75 @@ struct pool *pool_free(struct pool *p)
 	list_for_each_safe(f, next_f, &p->frontends, entry) {
 		for (uint32_t i = 0; i < f->nr_own_sinks; i++)
 			log_sink_free(f->sinks[i]);
-		free(f);
+		shared_free(f);
 	}
 	list_for_each_safe(b, next_b, &p->backends, entry) {
 		balance_done(&b->balance);
 		pthread_mutex_destroy(&b->lock);
-		free(b->servers);
-		free(b);
+		shared_free(b->servers);
+		shared_free(b);
 	}
 	for (uint32_t i = 0; i < p->nr_global_sinks; i++)
 		log_sink_free(p->global_sinks[i]);
 	free(p);
+	return NULL;
+}
+
+/* ---- after a worker's death ---- */
+
+static void forget_current(struct stats *s)
+{
+	stat_set(s->current, 0);
+	stat_set(s->queued, 0);
+}
+
+void pool_forget_sessions(struct pool *p)
+{
+	struct frontend *f;
+	struct backend *b;
+
+	list_for_each(f, &p->frontends, entry) {
+		forget_current(&f->stats);
+		f->taken = 0;
+		f->full = false;
+	}
+	list_for_each(b, &p->backends, entry) {
+		init_lock(&b->lock); /* its holder may have died */
+		list_init(&b->queue);
+		forget_current(&b->stats);
+		for (uint32_t i = 0; i < b->conf->nr_servers; i++)
+			forget_current(&b->servers[i].stats);
+	}
+}
+
+void pool_rest_sinks(struct pool *p)
+{
+	struct frontend *f;
+
+	for (uint32_t i = 0; i < p->nr_global_sinks; i++)
+		log_sink_rest(p->global_sinks[i]);
+	list_for_each(f, &p->frontends, entry)
+		for (uint32_t i = 0; i < f->nr_own_sinks; i++)
+			log_sink_rest(f->sinks[i]);
+}
+
+struct frontend *pool_frontend(struct pool *p, uint16_t id)
+{
+	struct frontend *f;
+
+	list_for_each(f, &p->frontends, entry)
+		if (f->conf->id == id)
+			return f;
+	return NULL;
+}
+
+struct backend *pool_backend(struct pool *p, uint16_t id)
+{
+	struct backend *b;
+
+	list_for_each(b, &p->backends, entry)
+		if (b->conf->id == id)
+			return b;
 	return NULL;
 }
 

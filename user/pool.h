@@ -2,7 +2,8 @@
 /*
  * pool.h - the run-time side of the proxies: frontends, backends, their servers, who is picked next and who waits.
  *
- * Owns frontends, backends, servers, their counters and log sinks; borrows the configuration. All threads share it: counters are
+ * Owns frontends, backends, servers, their counters and log sinks; borrows the configuration. What counts and what an operator has set
+ * lies in shared memory, and outlives a worker. All threads share it: counters are
  * atomic, and picking and waiting are under the backend's lock. It opens no socket.
  */
 #ifndef SHUNT_POOL_H
@@ -75,7 +76,17 @@ struct pool {
  * reported once and left out. Returns 0 or -ENOMEM.
  */
 int pool_new(struct pool **ret, const struct config *c, uint32_t maxconn);
+/* Lets go of the sockets of all logs: see log_sink_rest(). */
+void pool_rest_sinks(struct pool *p);
+
 struct pool *pool_free(struct pool *p);
+
+/* A worker has died: nobody waits, nobody has a place, no lock is held. Its sessions are counted again as they are adopted. */
+void pool_forget_sessions(struct pool *p);
+
+/* By their config ids, or NULL. */
+struct frontend *pool_frontend(struct pool *p, uint16_t id);
+struct backend *pool_backend(struct pool *p, uint16_t id);
 
 /* A bit per server: those that this session has already tried. */
 struct pool_tried {

@@ -6,10 +6,12 @@
  */
 #include "qualify.h"
 
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "sock.h"
@@ -25,6 +27,7 @@ struct rig {
 	struct splice *sp;
 	int client, server;	   /* the applications' sockets */
 	struct splice_end ends[2]; /* ours */
+	bool tells_unread;
 	char *why;
 	size_t size;
 };
@@ -228,6 +231,23 @@ static int check_fin(struct rig *rig)
 }
 
 /* Passed bytes can be looked at without being taken, and are then still there, once (the way home stands on that). */
+/* Does SIOCINQ tell what was passed and not read? All that was sent was passed: the window is closed. (It may just be opening.) */
+static bool is_unread(struct rig *rig, uint64_t read)
+{
+	const struct flow *f = splice_flow(rig->sp, 0);
+	int unread = 0;
+
+	for (int looks = 0; looks < 1000; looks++) {
+		uint64_t passed = flow_get(f, passed);
+
+		if (ioctl(rig->ends[0].fd, SIOCINQ, &unread) < 0)
+			return false;
+		if (flow_get(f, passed) == passed)
+			return (uint64_t)unread == passed - read;
+	}
+	return false;
+}
+
 static int check_peek(struct rig *rig)
 {
 	static const struct {
@@ -235,7 +255,9 @@ static int check_peek(struct rig *rig)
 		int flags;
 	} steps[] = { { 0, 1000, MSG_PEEK }, { 0, 400, 0 }, { 400, 1000, MSG_PEEK }, { 400, 5000, 0 } };
 	unsigned char data[5000];
+	uint64_t read = 0;
 
+	rig->tells_unread = true;
 	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
 		ssize_t n = recv(rig->ends[0].fd, data, steps[i].len, MSG_DONTWAIT | steps[i].flags);
 
@@ -244,6 +266,8 @@ static int check_peek(struct rig *rig)
 		for (uint32_t k = 0; k < steps[i].len; k++)
 			if (data[k] != pattern((steps[i].at + k) % WINDOW_CHUNK))
 				return fail(rig, -EBADMSG, "passed bytes are not what was sent, once they were peeked at");
+		read += steps[i].flags & MSG_PEEK ? 0 : steps[i].len;
+		rig->tells_unread = rig->tells_unread && is_unread(rig, read);
 	}
 	return 0;
 }
@@ -279,7 +303,7 @@ static int check_window(struct rig *rig)
 	return fail(rig, -EBADMSG, "passed bytes do not close the window: memory would be unbounded");
 }
 
-int qualify(struct splice *sp, char *why, size_t size)
+int qualify(struct splice *sp, bool *ret_tells_unread, char *why, size_t size)
 {
 	struct rig rig = { .sp = sp, .why = why, .size = size };
 	int r;
@@ -301,6 +325,8 @@ int qualify(struct splice *sp, char *why, size_t size)
 	rig_close(&rig);
 	if (r < 0)
 		return r;
+
+	*ret_tells_unread = rig.tells_unread;
 
 	/* What they say is to be about sessions. */
 	r = splice_clear_counters(sp);

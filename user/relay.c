@@ -3,14 +3,21 @@
 #include "relay.h"
 
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "util.h"
 
 void relay_done(struct relay *r)
 {
-	free(r->held);
-	*r = (struct relay){ 0 };
+	if (r->area && *r->saved) {
+		/* First nobody must find it, then it may go. */
+		__atomic_store_n(r->saved, 0, __ATOMIC_RELEASE);
+		madvise(r->area, RELAY_AREA, MADV_REMOVE);
+	} else if (!r->area) {
+		free(r->held);
+	}
+	*r = (struct relay){ .area = r->area, .saved = r->saved, .taken = r->taken };
 }
 
 /* Returns the number of bytes taken (0 = the sink is full) or -errno. */
@@ -29,16 +36,31 @@ static ssize_t write_some(int sink, const char *data, size_t len)
 
 static int keep(struct relay *r, const char *data, size_t len)
 {
-	r->held = malloc(len);
+	r->held = r->area ?: malloc(len);
 	if (!r->held)
 		return -ENOMEM;
 	memcpy(r->held, data, len);
 	r->offset = 0;
 	r->length = (uint32_t)len;
+	if (r->area)
+		__atomic_store_n(r->saved, r->length, __ATOMIC_RELEASE);
 	return 0;
 }
 
-struct relay_outcome relay_run(struct relay *r, int source, int sink, char *scratch, size_t size, uint64_t budget)
+bool relay_restore(struct relay *r, uint64_t n, const char *bytes, uint64_t len)
+{
+	if (r->area && *r->saved >= n) {
+		r->held = r->area;
+		r->length = *r->saved;
+		r->offset = r->length - (uint32_t)n;
+		return true;
+	}
+	if (!bytes || len < n || n > RELAY_AREA)
+		return false;
+	return keep(r, bytes + (len - n), n) == 0;
+}
+
+struct relay_outcome relay_run(struct relay *r, int source, int sink, struct relay_scratch *scratch, size_t size, uint64_t budget)
 {
 	struct relay_outcome out = { 0 };
 	uint64_t taken = 0;
@@ -60,7 +82,8 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, char *scra
 		relay_done(r);
 	}
 	while (taken < budget) {
-		n = recv(source, scratch, size, MSG_DONTWAIT);
+		__atomic_store_n(&scratch->moved, out.moved, __ATOMIC_RELEASE);
+		n = recv(source, scratch->bytes, size, MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN) {
@@ -73,7 +96,9 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, char *scra
 			return out;
 		}
 		taken += (uint64_t)n;
-		sent = write_some(sink, scratch, (size_t)n);
+		if (r->taken)
+			__atomic_store_n(r->taken, *r->taken + (uint64_t)n, __ATOMIC_RELEASE);
+		sent = write_some(sink, scratch->bytes, (size_t)n);
 		if (sent < 0) {
 			out.status = RELAY_SINK_ERROR;
 			out.error = (int)sent;
@@ -81,7 +106,7 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, char *scra
 		}
 		out.moved += (uint64_t)sent;
 		if (sent < n) {
-			out.status = keep(r, scratch + sent, (size_t)(n - sent)) < 0 ? RELAY_NO_MEMORY : RELAY_BLOCKED;
+			out.status = keep(r, scratch->bytes + sent, (size_t)(n - sent)) < 0 ? RELAY_NO_MEMORY : RELAY_BLOCKED;
 			return out;
 		}
 		/* A short read has emptied the source; a turn of the loop is cheaper than asking again. */

@@ -4,17 +4,34 @@
  *
  * I/O without policy: it knows neither sessions nor end of life. Memory is held only while bytes are: reading goes through a
  * buffer that all directions of a thread share, and what the sink does not take is copied aside.
+ *
+ * Both may lie in shared memory. Then bytes that were read and not written are never lost with the process, wherever it dies: they are
+ * the last ones of what is held, or of what lies in the buffer. How many they are is for the kernel's counters to say.
  */
 #ifndef SHUNT_RELAY_H
 #define SHUNT_RELAY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 /* One direction's leftover. All zero is empty. */
 struct relay {
-	char *held; /* owned; read, not yet written; NULL when there is nothing */
+	char *held; /* read, not yet written; NULL when there is nothing. Owned, unless it is area */
 	uint32_t offset, length;
+	char *area; /* borrowed: where to keep it, page by page, RELAY_AREA bytes; NULL = memory of its own */
+	uint32_t *saved; /* borrowed: length, for who comes after; goes with area */
+	uint64_t *taken; /* borrowed: bytes read so far, for who comes after; NULL = nobody does */
+};
+
+#define RELAY_AREA (256u * 1024) /* no read may bring more */
+
+/* The buffer that directions share, and whose bytes lie in it. */
+struct relay_scratch {
+	uint64_t owner;	/* set by the caller; 0 = nobody */
+	uint64_t base;	/* set by the caller: the owner's bytes that had been written before relay_run() */
+	uint64_t moved; /* and that relay_run() had written before it read into bytes */
+	char bytes[];
 };
 
 enum relay_status {
@@ -37,7 +54,13 @@ struct relay_outcome {
  * Moves bytes until one of the above. scratch is the shared buffer. At most budget bytes (and what one read brings) are read;
  * 0 means only write what is held.
  */
-struct relay_outcome relay_run(struct relay *r, int source, int sink, char *scratch, size_t size, uint64_t budget);
+struct relay_outcome relay_run(struct relay *r, int source, int sink, struct relay_scratch *scratch, size_t size, uint64_t budget);
+
+/*
+ * For who comes after: the n bytes that were read and not written, n > 0, are the last of what is saved in r's area, or else of the len bytes that
+ * were read into bytes (NULL: none). They are held afterwards. Returns false if neither has as many.
+ */
+bool relay_restore(struct relay *r, uint64_t n, const char *bytes, uint64_t len);
 
 /*
  * Offers the next n bytes of the source to the sink without taking them: the source's window stays as it is. n is at most the

@@ -3,9 +3,10 @@
  * session.c - the state machine of a session: two mirrored ends, and a direction from each end to
  * its peer.
  *
- *   QUEUED ──► CONNECTING ──► RELAY ──(join)──► SPLICED ──► closed
- *                  │ refused, timeout             │ reset
- *                  └──► next server               └──► FLUSH ──► closed
+ *   QUEUED ──► CONNECTING ──► RELAY ◄──► JOINING ──► SPLICED ──► closed
+ *                  │ refused, timeout │ reset             │ reset
+ *                  └──► next server   └──► FLUSH ◄────────┘
+ *                                            └──► closed
  *
  * Direction i reads from end i and writes to end !i. Invariants:
  *
@@ -180,11 +181,9 @@ static void check_idle(struct session *s)
 
 /* ---- events ---- */
 
-static void on_end(struct poll *p, uint32_t events)
+static void end_event(struct session *s, int i, uint32_t events)
 {
-	struct end *e = container_of(p, struct end, poll);
-	struct session *s = e->session;
-	int i = e == &s->ends[SERVER] ? SERVER : CLIENT;
+	struct poll *p = &s->ends[i].poll;
 	struct direction *in = &s->dirs[i];
 	int error;
 
@@ -227,27 +226,38 @@ static void on_end(struct poll *p, uint32_t events)
 	session_update(s);
 }
 
+static void on_end(struct poll *p, uint32_t events)
+{
+	struct end *e = container_of(p, struct end, poll);
+	struct session *s = e->session;
+
+	session_serve(s);
+	end_event(s, e == &s->ends[SERVER] ? SERVER : CLIENT, events);
+	session_served(s->table);
+}
+
 static void on_retry(struct timer *t)
 {
 	struct session *s = container_of(t, struct session, retry);
 
+	session_serve(s);
 	if (s->record->state == LEDGER_FLUSH) {
 		session_flush(s);
-		return;
-	}
-	if (s->record->state == LEDGER_QUEUED) {
+	} else if (s->record->state == LEDGER_QUEUED) {
 		session_choose(s, NULL);
-		return;
+	} else {
+		session_run(s, CLIENT);
+		session_run(s, SERVER);
+		session_update(s);
 	}
-	session_run(s, CLIENT);
-	session_run(s, SERVER);
-	session_update(s);
+	session_served(s->table);
 }
 
 static void on_timer(struct timer *t)
 {
 	struct session *s = container_of(t, struct session, timer);
 
+	session_serve(s);
 	switch ((enum ledger_state)s->record->state) {
 	case LEDGER_QUEUED:
 		session_end(s, END_QUEUE_TIMEOUT);
@@ -263,9 +273,29 @@ static void on_timer(struct timer *t)
 		check_idle(s);
 		break;
 	case LEDGER_FREE:
+	case LEDGER_JOINING:
 	case LEDGER_FLUSH:
 		break;
 	}
+	session_served(s->table);
+}
+
+static void flow_event(struct session *s, int i, const struct flow_event *e)
+{
+	if (e->reason == FLOW_REASON_BROKEN) {
+		session_end_broken(s, i, "a segment is missing, or could not be trimmed");
+		return;
+	}
+	if (e->reason == FLOW_REASON_SAMPLE) {
+		session_sampled(s, i);
+		return;
+	}
+	if (!s->joined)
+		return; /* one end got into the map, the other did not: the program only passes */
+	if (e->reason == FLOW_REASON_WINDOW)
+		session_window_closed(s, i);
+	session_run(s, i);
+	session_update(s);
 }
 
 static void on_flow_event(void *arg, const struct flow_event *e)
@@ -281,20 +311,9 @@ static void on_flow_event(void *arg, const struct flow_event *e)
 	/* A late event of a session that is gone. */
 	if (!s->record || s->ended || s->record->cookie[i] != e->cookie)
 		return;
-	if (e->reason == FLOW_REASON_BROKEN) {
-		session_end_broken(s, i, "a segment is missing, or could not be trimmed");
-		return;
-	}
-	if (e->reason == FLOW_REASON_SAMPLE) {
-		session_sampled(s, i);
-		return;
-	}
-	if (!s->joined)
-		return; /* one end got into the map, the other did not: the program only passes */
-	if (e->reason == FLOW_REASON_WINDOW)
-		session_window_closed(s, i);
-	session_run(s, i);
-	session_update(s);
+	session_serve(s);
+	flow_event(s, i, e);
+	session_served(t);
 }
 
 void sessions_dispatch(struct sessions *t)
@@ -312,50 +331,64 @@ static uint64_t realtime_ns(void)
 	return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
-int session_start(struct sessions *t, struct frontend *fe, int fd, const struct addr *client)
+/* A session for a record, as it is before anything is known of it. */
+static struct session *begin(struct sessions *t, uint32_t number, struct frontend *fe,
+			     struct backend *be)
 {
-	struct loop *loop = t->o.loop;
-	uint64_t now = loop_now(loop), now_s = now / NS_PER_SEC;
-	struct session *s;
-	uint32_t number;
-	int r;
+	struct session *s = &t->table[number - t->first];
 
-	r = ledger_take(t->o.ledger, t->o.thread, &number);
-	if (r < 0) {
-		sock_close_reset(fd);
-		t->o.ended(t->o.arg, fe);
-		return r;
-	}
-	s = &t->table[number - t->first];
 	*s = (struct session){
 		.table = t,
 		.record = ledger_get(t->o.ledger, number),
 		.frontend = fe,
-		.backend = fe->backend,
+		.backend = be,
 		.number = number,
 		.why = END_NO_SERVER,
-		.active_ns = now,
+		.active_ns = loop_now(t->o.loop),
 	};
 	t->count++;
 	for (int i = 0; i < 2; i++) {
-		poll_init(&s->ends[i].poll, -1, on_end);
+		poll_init(&s->ends[i].poll, s->record->fd[i], on_end);
 		s->ends[i].session = s;
+		s->dirs[i].limit = budget_begin(t->o.budget);
+		s->dirs[i].relay.area = ledger_area(t->o.ledger, number, i);
+		s->dirs[i].relay.saved = &s->record->held[i];
+		s->dirs[i].relay.taken = &s->record->taken[i];
 	}
 	timer_init(&s->timer, on_timer);
 	timer_init(&s->retry, on_retry);
 	list_init(&s->away);
-	for (int i = 0; i < 2; i++)
-		s->dirs[i].limit = budget_begin(t->o.budget);
-	if (s->dirs[SERVER].limit != t->o.tuning.begin)
-		sock_limit(fd, s->dirs[SERVER].limit);
 	session_connect_init(s);
 	session_end_init(s);
-	s->ends[CLIENT].poll.fd = s->record->fd[CLIENT] = fd;
-	s->record->frontend = (uint16_t)fe->conf->id;
-	s->record->backend = (uint16_t)fe->backend->conf->id;
-	ledger_addr_set(&s->record->client, client);
-	s->record->accepted_ns = s->placed_ns = now;
-	s->record->accepted_real_ns = realtime_ns();
+	return s;
+}
+
+int session_start(struct sessions *t, struct frontend *fe, int fd, const struct addr *client)
+{
+	struct loop *loop = t->o.loop;
+	uint64_t now = loop_now(loop), now_s = now / NS_PER_SEC;
+	struct ledger_record *r;
+	struct session *s;
+	uint32_t number;
+	int error;
+
+	error = ledger_take(t->o.ledger, t->o.thread, &number);
+	if (error < 0) {
+		sock_close_reset(fd);
+		t->o.ended(t->o.arg, fe);
+		return error;
+	}
+	r = ledger_get(t->o.ledger, number);
+	r->fd[CLIENT] = fd;
+	r->frontend = (uint16_t)fe->conf->id;
+	r->backend = (uint16_t)fe->backend->conf->id;
+	ledger_addr_set(&r->client, client);
+	r->accepted_ns = r->placed_ns = now;
+	r->accepted_real_ns = realtime_ns();
+	s = begin(t, number, fe, fe->backend);
+	session_serve(s);
+	if (s->dirs[SERVER].limit != t->o.tuning.begin)
+		sock_limit(fd, s->dirs[SERVER].limit);
 
 	stats_enter(&fe->stats, now_s);
 	stats_enter(&fe->backend->stats, now_s);
@@ -366,10 +399,31 @@ int session_start(struct sessions *t, struct frontend *fe, int fd, const struct 
 
 	if (loop_watch(loop, &s->ends[CLIENT].poll, EPOLLRDHUP) < 0) {
 		session_end(s, END_NO_RESOURCE);
-		return -ENOMEM;
+		error = -ENOMEM;
+	} else {
+		session_choose(s, NULL);
 	}
-	session_choose(s, NULL);
-	return 0;
+	session_served(t);
+	return error;
+}
+
+uint32_t sessions_unsettled(const struct sessions *t)
+{
+	uint64_t number = (t->scratch->owner - 1) / 2; /* huge if there is no owner */
+
+	return number >= t->first && number < t->first + t->max ? (uint32_t)number : t->first;
+}
+
+void session_adopt(struct sessions *t, uint32_t number, struct frontend *fe, struct backend *be)
+{
+	struct session *s = begin(t, number, fe, be);
+
+	stats_reenter(&fe->stats);
+	stats_reenter(&be->stats);
+	stat_max(t->o.stats->max, stat_add(t->o.stats->current, 1) + 1);
+	stat_add(t->o.stats->adopted, 1);
+	session_resume(s);
+	session_served(t);
 }
 
 int sessions_new(struct sessions **ret, const struct sessions_options *o)
@@ -391,6 +445,8 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 		return -ENOMEM;
 	}
 	t->table = map;
+	t->scratch = ledger_scratch(o->ledger, o->thread);
+	t->serving = ledger_serving(o->ledger, o->thread);
 	t->spare = eventfd(0, EFD_CLOEXEC);
 	session_mover_init(t);
 	session_log_init(t);

@@ -44,6 +44,15 @@ struct sessions *sessions_free(struct sessions *t);
  */
 int session_start(struct sessions *t, struct frontend *fe, int fd, const struct addr *client);
 
+/*
+ * Goes on with the session of a record that a worker left behind when it died; fe and be are the record's. Its descriptors are checked
+ * to be what the record says. What cannot be continued exactly is reset, and logged. Before the loop runs.
+ */
+void session_adopt(struct sessions *t, uint32_t number, struct frontend *fe, struct backend *be);
+
+/* The number of the session that the worker which died was serving last: to be adopted before the others of its thread, if it has a state. */
+uint32_t sessions_unsettled(const struct sessions *t);
+
 /* Resets every session (SIGINT, hard-stop-after). */
 void sessions_kill(struct sessions *t);
 

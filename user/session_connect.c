@@ -8,7 +8,7 @@
 
 #define TURN_AROUND_MS 1000u /* before the same server is tried again, as in HAProxy */
 
-static enum splice_mode splice_mode(const struct session *s, int direction)
+enum splice_mode session_splice_mode(const struct session *s, int direction)
 {
 	const struct config_proxy *fe = s->frontend->conf, *be = s->backend->conf;
 	enum splice_mode a = direction == 0 ? fe->splice_request : fe->splice_response;
@@ -45,6 +45,29 @@ int session_tune(struct session *s)
 	return r;
 }
 
+void session_after_join(struct session *s, const struct splice_end ends[2], int r)
+{
+	struct process_stats *stats = s->table->o.stats;
+	enum splice_fallback fallback = fallback_of(r);
+
+	for (int i = 0; i < 2; i++) {
+		s->record->cookie[i] = ends[i].cookie;
+		flow_set(flow_of(s, i), limit, s->dirs[i].limit);
+	}
+	s->record->fallback = fallback;
+	if (fallback == FALLBACK_NONE) {
+		for (int i = 0; i < 2; i++)
+			if (s->splice[i] != SPLICE_OFF)
+				session_loosen(s, i);
+		s->joined = true;
+		set_state(s, LEDGER_SPLICED);
+		stat_add(stats->joined, 1);
+	} else {
+		set_state(s, LEDGER_RELAY);
+		stat_add(stats->fallback[fallback], 1);
+	}
+}
+
 enum splice_fallback session_join(struct session *s)
 {
 	struct sessions *t = s->table;
@@ -72,25 +95,14 @@ enum splice_fallback session_join(struct session *s)
 		};
 	}
 	if (fallback == FALLBACK_NONE) {
+		set_state(s, LEDGER_JOINING);
 		r = splice_join(t->o.splice, s->number, t->o.thread, ends,
 				MIN(s->dirs[0].limit, s->dirs[1].limit));
-		for (int i = 0; i < 2; i++) {
-			s->record->cookie[i] = ends[i].cookie;
-			flow_set(flow_of(s, i), limit, s->dirs[i].limit);
-		}
-		fallback = fallback_of(r);
+		session_after_join(s, ends, r);
+		return s->record->fallback;
 	}
 	s->record->fallback = fallback;
-	if (fallback == FALLBACK_NONE) {
-		for (int i = 0; i < 2; i++)
-			if (s->splice[i] != SPLICE_OFF)
-				session_loosen(s, i);
-		s->joined = true;
-		set_state(s, LEDGER_SPLICED);
-		stat_add(t->o.stats->joined, 1);
-	} else {
-		stat_add(t->o.stats->fallback[fallback], 1);
-	}
+	stat_add(t->o.stats->fallback[fallback], 1);
 	return fallback;
 }
 
@@ -103,7 +115,7 @@ void session_connected(struct session *s)
 	s->record->connected_ns = s->active_ns = now;
 	set_state(s, LEDGER_RELAY);
 	for (int i = 0; i < 2; i++) {
-		s->splice[i] = (uint8_t)splice_mode(s, i);
+		s->splice[i] = (uint8_t)session_splice_mode(s, i);
 		/* What belongs to the kernel is to go on without us: it has its whole limit from
 		 * the beginning. (The server's socket is told when it is tuned.) */
 		if (s->splice[i] == SPLICE_ON &&
@@ -146,13 +158,14 @@ void session_leave_server(struct session *s)
 static void close_server(struct session *s)
 {
 	struct end *e = &s->ends[SERVER];
+	int fd = e->poll.fd;
 
-	if (e->poll.fd < 0)
+	if (fd < 0)
 		return;
 	s->tuned = false;
 	loop_forget(s->table->o.loop, &e->poll);
-	close(e->poll.fd);
-	e->poll.fd = s->record->fd[SERVER] = -1;
+	e->poll.fd = s->record->fd[SERVER] = -1; /* from now on its number may be somebody else's */
+	close(fd);
 }
 
 /* `option redispatch N`: does this retry (the nth, from 1) go to another server? */
@@ -272,11 +285,12 @@ void session_choose(struct session *s, struct server *failed)
 		if (queued) {
 			pool_unwait(s->backend, &s->wait);
 			loop_timer_clear(loop, &s->timer);
-			s->placed_ns = loop_now(loop);
+			s->record->placed_ns = loop_now(loop);
+			s->record->queued_ns = 0;
 			pool_wake(s->backend); /* there may be another place */
 		}
 		if (failed) {
-			s->was_redispatched = true;
+			s->record->redispatched = true;
 			stat_add(failed->stats.redispatches, 1);
 			stat_add(s->backend->stats.redispatches, 1);
 		}
@@ -284,9 +298,10 @@ void session_choose(struct session *s, struct server *failed)
 	} else if (r == -EAGAIN) {
 		if (queued)
 			return; /* it keeps its place in the line, and its timer */
+		s->record->queued_ns = s->record->queued_ns ?: loop_now(loop);
 		set_state(s, LEDGER_QUEUED);
 		if (ms)
-			session_arm_timer(s, loop_now(loop) + ms * NS_PER_MS);
+			session_arm_timer(s, s->record->queued_ns + ms * NS_PER_MS);
 	} else {
 		if (failed)
 			s->record->retries--; /* nobody was left to try */
@@ -298,8 +313,11 @@ static void on_placed(struct later *l)
 {
 	struct session *s = container_of(l, struct session, placed);
 
-	if (!s->ended && s->record->state == LEDGER_QUEUED)
-		session_choose(s, NULL);
+	if (s->ended || s->record->state != LEDGER_QUEUED)
+		return;
+	session_serve(s);
+	session_choose(s, NULL);
+	session_served(s->table);
 }
 
 /* Somebody has just left: after this turn, or a whole queue whose connects fail at once would end

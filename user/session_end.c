@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "tcplog.h"
 
@@ -53,9 +54,10 @@ void session_break(struct session *s, int end, enum session_end why)
 	}
 	loop_unwatch(loop, &s->ends[end].poll);
 	loop_timer_clear(loop, &s->timer);
-	set_state(s, LEDGER_FLUSH);
-	s->broken = (uint8_t)end;
+	s->broken = s->record->broken = (uint8_t)end;
 	s->why = why;
+	s->record->why = (uint8_t)why;
+	set_state(s, LEDGER_FLUSH);
 	s->retry_ns = 0;
 	s->flush_began_ns = s->flush_moved_ns = loop_now(loop);
 	/* Nothing can be delivered to the broken end any more. */
@@ -103,6 +105,7 @@ static void termination(const struct session *s, enum session_end why, char ret[
 	case END_KILLED:
 		who = 'K';
 		break;
+	case END_LOST:
 	case END_BROKEN:
 		who = 'I';
 		break;
@@ -141,8 +144,9 @@ static void write_log(const struct session *s, enum session_end why,
 		.frontend = fe->conf->name,
 		.backend = s->backend->conf->name,
 		.server = r->server ? s->backend->servers[r->server - 1].conf->name : NULL,
-		.queue_ms = r->server ? elapsed_ms(r->accepted_ns, s->placed_ns) : -1,
-		.connect_ms = r->connected_ns ? elapsed_ms(s->placed_ns, r->connected_ns) : -1,
+		.queue_ms = r->server ? elapsed_ms(r->accepted_ns, s->record->placed_ns) : -1,
+		.connect_ms =
+			r->connected_ns ? elapsed_ms(s->record->placed_ns, r->connected_ns) : -1,
 		.total_ms = elapsed_ms(r->accepted_ns, now),
 		.bytes_to_client = byte_total(&bytes[SERVER]),
 		.process_conns = stat_get(s->table->o.stats->current),
@@ -150,7 +154,7 @@ static void write_log(const struct session *s, enum session_end why,
 		.backend_conns = stat_get(s->backend->stats.current),
 		.server_conns = s->server ? stat_get(s->server->stats.current) : 0,
 		.retries = r->retries,
-		.redispatched = s->was_redispatched,
+		.redispatched = s->record->redispatched,
 		.backend_queue = s->queue_before,
 	};
 	char line[1024];
@@ -195,6 +199,8 @@ static void count_end(struct session *s, enum session_end why, const struct byte
 	stat_add(p->out.user, bytes[SERVER].user);
 	if (why != END_CLEAN)
 		stat_add(p->resets_sent, 1);
+	if (why == END_LOST)
+		stat_add(p->lost, 1);
 	if (s->record->connected_ns && s->record->fallback == FALLBACK_CHOICE)
 		stat_add(p->fallback[FALLBACK_CHOICE], 1);
 	if (s->joined) {
@@ -215,10 +221,13 @@ static void close_ends(struct session *s, enum session_end why)
 		/* Whose both streams are complete gets an orderly end, whatever became of the
 		 * other. */
 		if (why == END_CLEAN || (s->dirs[i].eof && s->dirs[!i].done))
-			sock_close_orderly(fd);
+			sock_end_orderly(fd);
 		else
-			sock_close_reset(fd);
+			sock_end_reset(fd);
+		/* Its number may soon be somebody else's. (If the worker dies here, the next one
+		 * closes what nobody owns, and that in just this way.) */
 		s->ends[i].poll.fd = s->record->fd[i] = -1;
+		close(fd);
 	}
 }
 
@@ -260,9 +269,13 @@ void session_end(struct session *s, enum session_end why)
 	session_unqueue(s);
 	list_del(&s->away);
 
+	__atomic_store_n(&s->record->ending, (uint8_t)why + 1, __ATOMIC_RELEASE);
 	close_ends(s, why);
-	write_log(s, why, bytes);
-	count_end(s, why, bytes);
+	if (!s->record->counted) { /* by a worker that died thereafter */
+		write_log(s, why, bytes);
+		count_end(s, why, bytes);
+		s->record->counted = 1;
+	}
 	if (t->o.splice && (s->record->cookie[0] || s->record->cookie[1]))
 		splice_leave(t->o.splice, s->number, s->record->cookie);
 	for (int i = 0; i < 2; i++) {

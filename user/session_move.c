@@ -166,9 +166,11 @@ static struct relay_outcome move_relayed(struct session *s, int i)
 	struct relay *relay = &s->dirs[i].relay;
 	bool untuned = i == CLIENT && !s->tuned;
 	uint64_t budget = s->joining && relay_held(relay) ? 0 : untuned ? FIRST_SIZE : BUDGET;
-	struct relay_outcome out =
-		relay_run(relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, s->table->scratch,
-			  untuned ? FIRST_SIZE : CHUNK_SIZE, budget);
+	struct relay_outcome out;
+
+	own_scratch(s, i, s->record->relayed[i]);
+	out = relay_run(relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, s->table->scratch,
+			untuned ? FIRST_SIZE : CHUNK_SIZE, budget);
 
 	/* TCP_NODELAY sends what Nagle's algorithm may be holding. If it fails, the next write
 	 * tries again. */
@@ -220,7 +222,7 @@ static bool take_tokens(struct session *s, int i, uint32_t n)
 	/* What comes while recv() opens the window finds them gone: who closes it again counts on
 	 * none of them. */
 	flow_set(f, unread, d->tokens - n);
-	r = relay_take(s->ends[i].poll.fd, s->table->scratch, SCRATCH_SIZE, &left);
+	r = relay_take(s->ends[i].poll.fd, s->table->scratch->bytes, SCRATCH_SIZE, &left);
 	d->tokens -= n - (uint32_t)left;
 	if (left)
 		flow_set(f, unread, d->tokens);
@@ -321,6 +323,7 @@ static bool move_passed(struct session *s, int i)
 	/* What is held is older than what can still be read: it goes first, also when the direction
 	 * is to go home now. */
 	if (!f->want_kernel || relay_held(&d->relay)) {
+		own_scratch(s, i, f->moved);
 		out = relay_run(&d->relay, source, sink, t->scratch, CHUNK_SIZE,
 				f->want_kernel ? 0 : BUDGET);
 		flow_set(f, moved, f->moved + out.moved);
@@ -331,7 +334,7 @@ static bool move_passed(struct session *s, int i)
 	 * the next segment finds the direction free, and the kernel has it again. A few bytes are
 	 * left for later: see open_window().
 	 */
-	out = relay_offer(source, sink, t->scratch, MIN(left, SCRATCH_SIZE));
+	out = relay_offer(source, sink, t->scratch->bytes, MIN(left, SCRATCH_SIZE));
 	d->tokens = (uint32_t)out.moved;
 	kept = out.moved == left && !d->eof ? (uint32_t)MIN(left / 2, TOKENS) : 0;
 	flow_set(f, unread, kept);

@@ -243,11 +243,13 @@ static void on_tick(struct timer *timer)
 			list_del(&s->away);
 			continue;
 		}
+		session_serve(s);
 		for (int i = 0; i < 2; i++)
 			if (is_choosing(s, i))
 				decide(s, i, now);
 		follow(s);
 	}
+	session_served(t);
 	if (list_empty(&t->away))
 		t->load.tick = (struct choose_load){0};
 	else
@@ -270,8 +272,10 @@ void session_begin_choosing(struct session *s)
 		s->dirs[i].looked_ns = now;
 		s->dirs[i].choice = s->splice[i] == SPLICE_AUTO ? CHOOSE_YOUNG : CHOOSE_FORCED;
 	}
-	if (!s->joined)
-		stay_away(s);
+	/* (Adopted, it may be joined and away already.) */
+	for (int i = 0; i < 2; i++)
+		if (!s->joined || (is_choosing(s, i) && !flow_of(s, i)->want_kernel))
+			stay_away(s);
 }
 
 void session_mover_init(struct sessions *t)

@@ -7,6 +7,7 @@
  *	session_connect.c a server, a place in its queue, the connect, the join
  *	session_move.c	  bytes, their proof, and the end of each stream
  *	session_mover.c	  who moves them: the kernel or userspace
+ *	session_adopt.c	  the session of a worker that died
  *	session_end.c	  the flush after a reset, the one way out, the log line, the counters
  */
 #ifndef SHUNT_SESSION_STATE_H
@@ -17,6 +18,10 @@
 #include "session.h"
 
 #define SCRATCH_SIZE (1024 * 1024) /* of a thread; an offer must fit */
+
+_Static_assert(sizeof(struct relay_scratch) + SCRATCH_SIZE <= LEDGER_SCRATCH,
+	       "the ledger's buffer");
+_Static_assert(RELAY_AREA == LEDGER_AREA, "the ledger's areas");
 
 enum { CLIENT = 0, SERVER = 1 };
 
@@ -32,6 +37,7 @@ enum session_end {
 	END_QUEUE_TIMEOUT,
 	END_NO_RESOURCE, /* descriptors, ports, memory */
 	END_KILLED,
+	END_LOST,   /* its worker died, and what it was doing cannot be known */
 	END_BROKEN, /* the kernel's counters contradict each other: bytes are missing or too many */
 };
 
@@ -96,10 +102,8 @@ struct session {
 	uint64_t acked[2];  /* as of the last look of the inactivity timer */
 	uint64_t active_ns; /* when something was last seen to happen */
 	uint64_t flush_began_ns, flush_moved_ns, flush_seen;
-	uint64_t placed_ns;    /* when it got out of the queue, or was accepted */
 	uint32_t queue_before; /* sessions before it then */
-	bool was_redispatched;
-	bool tuned; /* the server's socket: see session_tune() */
+	bool tuned;	       /* the server's socket: see session_tune() */
 };
 
 /* What a thread's sessions do, all together. */
@@ -126,7 +130,8 @@ struct sessions {
 	struct thread_load load;
 	struct log_turn log; /* lines of this turn, which leave at its end */
 	struct later log_end;
-	char scratch[SCRATCH_SIZE];
+	struct relay_scratch *scratch; /* the ledger's; SCRATCH_SIZE bytes */
+	uint32_t *serving;	       /* the ledger's */
 };
 
 /* ---- session.c ---- */
@@ -148,6 +153,9 @@ void session_arm_idle(struct session *s);
 
 void session_connect_init(struct session *s);
 
+/* What the configuration says of a direction. */
+enum splice_mode session_splice_mode(const struct session *s, int direction);
+
 /* Gets a server, or a place in the queue, or the end. failed is the server that has just refused,
  * NULL at first. */
 void session_choose(struct session *s, struct server *failed);
@@ -165,6 +173,9 @@ int session_tune(struct session *s);
 /* Gives both sockets to the kernel; nothing may be held in a relay buffer. Userspace goes on where
  * it cannot, with the same bytes in the same order. */
 enum splice_fallback session_join(struct session *s);
+
+/* What splice_join() returned is taken note of. */
+void session_after_join(struct session *s, const struct splice_end ends[2], int r);
 
 /* The connect has succeeded: join, and let the bytes flow. */
 void session_connected(struct session *s);
@@ -214,6 +225,11 @@ void session_join_flushed(struct session *s);
 /* The program has counted another choose_sample segments of direction i. */
 void session_sampled(struct session *s, int i);
 
+/* ---- session_adopt.c ---- */
+
+/* Goes on where the worker that died left off. May end the session. */
+void session_resume(struct session *s);
+
 /* ---- session_end.c ---- */
 
 void session_log_init(struct sessions *t);
@@ -241,9 +257,32 @@ static inline struct flow *flow_of(const struct session *s, int direction)
 	return splice_flow(s->table->o.splice, s->number * 2 + (uint32_t)direction);
 }
 
+/* Whose bytes the thread's buffer holds: of direction i, of which so many have been written until
+ * now. */
+static inline void own_scratch(struct session *s, int i, uint64_t written)
+{
+	struct relay_scratch *scratch = s->table->scratch;
+
+	scratch->base = written;
+	scratch->moved = 0;
+	__atomic_store_n(&scratch->owner, s->number * 2ull + (uint64_t)i + 1, __ATOMIC_RELEASE);
+}
+
+/* Whoever comes after a death is to find what was stored before this. */
 static inline void set_state(struct session *s, enum ledger_state state)
 {
-	s->record->state = state;
+	__atomic_store_n(&s->record->state, state, __ATOMIC_RELEASE);
+}
+
+/* If the worker dies until session_served(), it was over this one. */
+static inline void session_serve(struct session *s)
+{
+	__atomic_store_n(s->table->serving, s->number + 1, __ATOMIC_RELEASE);
+}
+
+static inline void session_served(struct sessions *t)
+{
+	__atomic_store_n(t->serving, 0, __ATOMIC_RELEASE);
 }
 
 static inline bool is_established(const struct session *s)

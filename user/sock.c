@@ -6,12 +6,25 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "util.h"
 
-#define STATE_ESTABLISHED 1 /* kernel: TCP_ESTABLISHED, include/net/tcp_states.h */
+/* kernel: include/net/tcp_states.h; netinet/tcp.h has them too, but not beside linux/tcp.h */
+enum {
+	STATE_ESTABLISHED = 1,
+	STATE_FIN_WAIT1 = 4,
+	STATE_FIN_WAIT2 = 5,
+	STATE_TIME_WAIT = 6,
+	STATE_CLOSE = 7,
+	STATE_CLOSE_WAIT = 8,
+	STATE_LAST_ACK = 9,
+	STATE_CLOSING = 11,
+};
+
+#define PROGRESS_LOOKS 10000 /* at counters that do not come to rest */
 #define KEEPALIVE_IDLE_S 60
 #define KEEPALIVE_INTERVAL_S 10
 #define KEEPALIVE_COUNT 6
@@ -68,22 +81,25 @@ int sock_limit(int fd, uint32_t limit)
 	return set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)limit);
 }
 
-static void close_lingering(int fd, int onoff)
+void sock_end_orderly(int fd)
 {
-	const struct linger linger = { .l_onoff = onoff, .l_linger = 0 };
+	const struct linger orderly = { .l_onoff = 0 };
 
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
-	close(fd);
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &orderly, sizeof(orderly));
 }
 
-void sock_close_orderly(int fd)
+/* SO_OOBINLINE is what a socket has from its listener, and at its end nothing reads it: so it is the mark. */
+void sock_end_reset(int fd)
 {
-	close_lingering(fd, 0);
+	set_int(fd, SOL_SOCKET, SO_OOBINLINE, 0);
 }
 
 void sock_close_reset(int fd)
 {
-	close_lingering(fd, 1);
+	const struct linger reset = { .l_onoff = 1 };
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	close(fd);
 }
 
 static int get_info(int fd, struct tcp_info *ret)
@@ -116,6 +132,97 @@ int sock_received(int fd, uint64_t *ret)
 	if (r == 0)
 		*ret = info.tcpi_bytes_received;
 	return r;
+}
+
+/* getsockopt(SO_ERROR) would take it away. */
+static bool has_error(int fd)
+{
+	struct pollfd p = { .fd = fd };
+
+	return poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
+}
+
+/* Nothing waits in either direction: then no byte can have come or gone between the two calls. */
+static bool is_idle(const struct tcp_info *info, int unread)
+{
+	return !info->tcpi_unacked && !info->tcpi_notsent_bytes && !unread;
+}
+
+int sock_progress(int fd, struct sock_progress *ret)
+{
+	struct tcp_info info, after;
+	int unread = 0, queued = 0, r;
+
+	/* One call after the other: bytes may come in, or be acknowledged, in between. */
+	for (int looks = 0;; looks++) {
+		r = get_info(fd, &info);
+		if (r < 0)
+			return r;
+		if (ioctl(fd, SIOCINQ, &unread) < 0)
+			return -errno;
+		queued = 0;
+		if (is_idle(&info, unread))
+			break;
+		if (ioctl(fd, SIOCOUTQ, &queued) < 0)
+			return -errno;
+		r = get_info(fd, &after);
+		if (r < 0)
+			return r;
+		if (info.tcpi_state == after.tcpi_state && info.tcpi_bytes_acked == after.tcpi_bytes_acked &&
+		    info.tcpi_bytes_received == after.tcpi_bytes_received)
+			break;
+		if (looks == PROGRESS_LOOKS)
+			return -EBUSY;
+	}
+	*ret = (struct sock_progress){ .unread = (uint32_t)unread };
+	switch (info.tcpi_state) {
+	case STATE_CLOSE_WAIT:
+		ret->fin_received = true;
+		break;
+	case STATE_FIN_WAIT1:
+	case STATE_FIN_WAIT2:
+		ret->fin_sent = true;
+		break;
+	case STATE_CLOSING:
+	case STATE_LAST_ACK:
+	case STATE_TIME_WAIT:
+		ret->fin_sent = ret->fin_received = true;
+		break;
+	case STATE_CLOSE:
+		ret->gone = true;
+		ret->error = has_error(fd);
+		break;
+	}
+	ret->received = info.tcpi_bytes_received - ret->fin_received;
+	ret->written = info.tcpi_bytes_acked + (uint64_t)queued - ret->fin_sent;
+	return 0;
+}
+
+bool sock_is_fresh(int fd)
+{
+	struct linger linger = { 0 };
+	int inline_urgent = 0;
+	socklen_t linger_len = sizeof(linger), inline_len = sizeof(inline_urgent);
+	struct sock_progress p;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &linger_len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &inline_urgent, &inline_len) < 0 || sock_progress(fd, &p) < 0)
+		return false;
+	return linger.l_onoff && inline_urgent && !p.gone && !p.fin_sent && !p.written && p.received == p.unread;
+}
+
+bool sock_is_connected_to(int fd, const struct addr *peer)
+{
+	struct addr at = { 0 };
+	socklen_t len = sizeof(at);
+	int protocol = 0;
+	socklen_t protocol_len = sizeof(protocol);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &protocol_len) < 0 || protocol != IPPROTO_TCP)
+		return false;
+	if (getpeername(fd, &at.sa, &len) < 0)
+		return errno == ENOTCONN; /* it was reset */
+	return addr_equal(&at, peer);
 }
 
 uint32_t sock_unsent(int fd)

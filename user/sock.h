@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "addr.h"
+
 /* How sockets of sessions are set up. A listening socket hands all of it down to what it accepts. */
 struct sock_tuning {
 	uint32_t limit; /* the most bytes that may ever wait unsent in the send queue: the send buffer is made larger */
@@ -31,8 +33,14 @@ int sock_tune(int fd, const struct sock_tuning *t);
 /* Sets the bytes that may wait unsent; not more than what sock_tune() was told. Returns 0 or setsockopt(2)'s -errno. */
 int sock_limit(int fd, uint32_t limit);
 
-/* close(fd) without the reset: what is queued is still delivered, then FIN. */
-void sock_close_orderly(int fd);
+/* From now on close(fd) does not reset: what is queued is still delivered, then FIN. */
+void sock_end_orderly(int fd);
+
+/* It does, as sock_prepare() has set it; and sock_is_fresh() does not hold any more. */
+void sock_end_reset(int fd);
+
+/* Was fd accepted from a prepared listener, and nothing ever read, written or ended? */
+bool sock_is_fresh(int fd);
 
 /* close(fd) with a reset, which throws away what is queued. */
 void sock_close_reset(int fd);
@@ -46,6 +54,20 @@ int sock_written(int fd, uint64_t *ret);
 
 /* All bytes received in order, a received FIN counted as one. Returns 0 or -errno. */
 int sock_received(int fd, uint64_t *ret);
+
+/* How far a socket has come, without the FINs; see the two above. */
+struct sock_progress {
+	uint64_t received, unread, written;
+	bool fin_received, fin_sent;
+	bool gone;  /* no connection any more: reset, or both streams are complete; a received FIN is in received then */
+	bool error; /* reset, and no call has been told so far; this one does not take it away */
+};
+
+/* Exact while nobody reads or writes; segments may come and go. Returns 0 or -errno. */
+int sock_progress(int fd, struct sock_progress *ret);
+
+/* Is fd a TCP socket that is connected with that address (or was)? */
+bool sock_is_connected_to(int fd, const struct addr *peer);
 
 /* Bytes in the send queue that were not sent even once (SIOCOUTQNSD); 0 on error. */
 uint32_t sock_unsent(int fd);

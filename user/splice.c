@@ -361,10 +361,48 @@ static void kick(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof(one));
 }
 
-int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct splice_end ends[2], uint64_t limit)
+static bool is_inserted(struct splice *sp, uint32_t index, uint64_t cookie)
+{
+	uint64_t found;
+
+	return bpf_map_lookup_elem(sp->sockets_fd, &index, &found) == 0 && found == cookie;
+}
+
+/* flag: BPF_NOEXIST, or BPF_ANY if some of it may be there already. */
+static int insert(struct splice *sp, uint32_t session, const struct splice_end ends[2], uint64_t flag)
 {
 	uint32_t index[2] = { session * 2, session * 2 + 1 };
 	uint64_t fd64;
+	int r;
+
+	for (int i = 0; i < 2; i++) {
+		r = bpf_map_update_elem(sp->slots_fd, &ends[i].cookie, &index[i], flag);
+		if (r < 0)
+			return r;
+	}
+	/*
+	 * A direction is ready when its target is in the map: until then its segments are passed, and counted. The client goes
+	 * first, since it is the likelier one to be refused.
+	 */
+	for (int i = 0; i < 2; i++) {
+		fd64 = (uint64_t)ends[i].fd;
+		r = flag == BPF_ANY && is_inserted(sp, index[i], ends[i].cookie)
+			    ? 0
+			    : bpf_map_update_elem(sp->sockets_fd, &index[i], &fd64, BPF_NOEXIST);
+		if (r < 0) {
+			flow_set(&sp->flows[index[!i]], ready, 0);
+			return r;
+		}
+		flow_set(&sp->flows[index[!i]], ready, 1);
+	}
+	kick(ends[0].fd);
+	kick(ends[1].fd);
+	return 0;
+}
+
+int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct splice_end ends[2], uint64_t limit)
+{
+	uint32_t index[2] = { session * 2, session * 2 + 1 };
 	int r;
 
 	for (int i = 0; i < 2; i++) {
@@ -384,27 +422,49 @@ int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct spl
 		if (!ends[i].want_kernel)
 			sp->flows[index[i]].mode = FLOW_USER;
 	}
-	for (int i = 0; i < 2; i++) {
-		r = bpf_map_update_elem(sp->slots_fd, &ends[i].cookie, &index[i], BPF_NOEXIST);
-		if (r < 0)
-			return r;
-	}
-	/*
-	 * A direction is ready when its target is in the map: until then its segments are passed, and counted. The client goes
-	 * first, since it is the likelier one to be refused.
-	 */
-	for (int i = 0; i < 2; i++) {
-		fd64 = (uint64_t)ends[i].fd;
-		r = bpf_map_update_elem(sp->sockets_fd, &index[i], &fd64, BPF_NOEXIST);
-		if (r < 0) {
-			flow_set(&sp->flows[index[!i]], ready, 0);
-			return r;
+	return insert(sp, session, ends, BPF_NOEXIST);
+}
+
+int splice_join_again(struct splice *sp, uint32_t session, struct splice_end ends[2])
+{
+	uint32_t index;
+	int r = 0;
+
+	for (int i = 0; r == 0 && i < 2; i++)
+		r = get_cookie(ends[i].fd, &ends[i].cookie);
+	if (r < 0)
+		return r;
+	if (bpf_map_lookup_elem(sp->slots_fd, &ends[0].cookie, &index) < 0)
+		return -EAGAIN;
+	return insert(sp, session, ends, BPF_ANY);
+}
+
+void splice_sweep(struct splice *sp, bool (*used)(void *arg, uint32_t session), void *arg)
+{
+	enum { BATCH = 4096 };
+	__cleanup_free uint64_t *cookies = calloc(BATCH, sizeof(*cookies)), *stale = NULL;
+	__cleanup_free uint32_t *indexes = calloc(BATCH, sizeof(*indexes));
+	uint32_t position, n = BATCH, nr_stale = 0;
+	int r = cookies && indexes ? 0 : -ENOMEM;
+
+	for (bool first = true; r == 0; first = false, n = BATCH) {
+		r = bpf_map_lookup_batch(sp->slots_fd, first ? NULL : &position, &position, cookies, indexes, &n, NULL);
+		if (r < 0 && r != -ENOENT) /* the end */
+			break;
+		for (uint32_t i = 0; i < n; i++) {
+			uint64_t *more;
+
+			if (used(arg, indexes[i] / 2))
+				continue;
+			more = reallocarray(stale, nr_stale + 1, sizeof(*stale));
+			if (!more)
+				break;
+			stale = more;
+			stale[nr_stale++] = cookies[i];
 		}
-		flow_set(&sp->flows[index[!i]], ready, 1);
 	}
-	kick(ends[0].fd);
-	kick(ends[1].fd);
-	return 0;
+	for (uint32_t i = 0; i < nr_stale; i++)
+		bpf_map_delete_elem(sp->slots_fd, &stale[i]);
 }
 
 void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2])

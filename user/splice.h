@@ -51,8 +51,17 @@ struct splice_end {
  */
 int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct splice_end ends[2], uint64_t limit);
 
+/*
+ * The same for a worker that comes after one that died in splice_join(): goes on with what that had begun. Of ends only fd is used. Returns as
+ * that does, and -EAGAIN if it had not begun: the session is not joined.
+ */
+int splice_join_again(struct splice *sp, uint32_t session, struct splice_end ends[2]);
+
 /* Forgets the session. Its sockets must be closed already: then no program runs for them any more. */
 void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2]);
+
+/* After a worker's death: forgets the sockets of sessions for which used(arg, session) does not hold. */
+void splice_sweep(struct splice *sp, bool (*used)(void *arg, uint32_t session), void *arg);
 
 /* The direction that is read from socket `index`; valid as long as sp. */
 struct flow *splice_flow(struct splice *sp, uint32_t index);

@@ -41,6 +41,11 @@ void stats_enter(struct stats *s, uint64_t now_s)
 	rate_add(&s->rate, now_s);
 }
 
+void stats_reenter(struct stats *s)
+{
+	stat_max(s->max, stat_add(s->current, 1) + 1);
+}
+
 void stats_leave(struct stats *s)
 {
 	stat_sub(s->current, 1);

@@ -73,6 +73,9 @@ struct stats {
 void stats_enter(struct stats *s, uint64_t now_s);
 void stats_leave(struct stats *s);
 
+/* Counts a session in that was counted before, by a worker that died. */
+void stats_reenter(struct stats *s);
+
 /* Why a session is, or was, moved by userspace instead of the kernel. */
 enum splice_fallback {
 	FALLBACK_NONE = 0,
@@ -104,6 +107,9 @@ struct process_stats {
 	uint64_t accept_errors;		    /* accept(2) failed for lack of descriptors or memory: accept paused */
 	uint64_t full;			    /* maxconn reached: accept paused */
 	uint64_t resets_sent;		    /* sessions that ended in a reset */
+	uint64_t worker_deaths;
+	uint64_t adopted;		    /* sessions that a worker took over from one that died */
+	uint64_t lost;			    /* those of them that had to be reset for it */
 };
 
 #endif

@@ -34,7 +34,7 @@ leave_descriptors()
 	while [ -e "/proc/${PID[shunt]}/fd/$limit" ] || [ "$((left--))" -gt 0 ]; do
 		limit=$((limit + 1))
 	done
-	prlimit --pid "${PID[shunt]}" --nofile="$limit:"
+	prlimit --pid "$(worker shunt)" --nofile="$limit:"
 }
 
 descriptors_run_out_and_come_back()
@@ -58,7 +58,7 @@ descriptors_run_out_and_come_back()
 	expect_no_leftovers "$before"
 	expect_gt AcceptPausedExhausted "$(info AcceptPausedExhausted)" 0
 	expect_eq "messages about it" "$(grep -c 'Too many open files' "$T/shunt.err")" 1
-	prlimit --pid "${PID[shunt]}" --nofile=4096:
+	prlimit --pid "$(worker shunt)" --nofile=4096:
 	client ping 10 ping --connect 127.0.0.1:8080 --connections 100 --count 10
 }
 

@@ -13,6 +13,12 @@ sessions_in_the_kernel()
 	[ "$(ask "show sess" | grep -c 'req=\[mover=kernel.*rsp=\[mover=kernel')" -ge "$1" ]
 }
 
+# The supervisor too: nobody is left who could replace the worker.
+stop_daemon()
+{
+	kill -STOP "${PID[shunt]}" "$(worker shunt)"
+}
+
 # stats_field NAME SERVER: from what a server of ours writes once a second.
 stats_field()
 {
@@ -25,9 +31,9 @@ joined_flows_go_on_while_the_daemon_is_stopped()
 	spawn_server echo echo --listen 127.0.0.1:9001 --stats "$T/echo.stats"
 	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 4 --size 1000 --count 500 --interval-us 2000
 	wait_until "four sessions in the kernel" 5 sessions_in_the_kernel 4
-	kill -STOP "${PID[shunt]}"
+	stop_daemon
 	wait_until "all round trips, without the daemon" 15 at_least $((4 * 500 * 1000)) stats_field bytes_in echo
-	kill -CONT "${PID[shunt]}"
+	kill -CONT "${PID[shunt]}" "$(worker shunt)"
 	join ping 10
 	note "p99 $(field p99_us "$T/ping.out") us"
 	stop_server echo
@@ -40,9 +46,9 @@ transfers_below_the_limit_go_on_while_the_daemon_is_stopped()
 	spawn_server sink sink --verify --listen 127.0.0.1:9001 --stats "$T/sink.stats"
 	spawn push "$PEER" push --connect 127.0.0.1:8080 --bytes 32m --rate 16m
 	wait_until "a session in the kernel" 5 sessions_in_the_kernel 1
-	kill -STOP "${PID[shunt]}"
+	stop_daemon
 	wait_until "all bytes, without the daemon" 15 at_least $((32 * 1024 * 1024)) stats_field bytes_in sink
-	kill -CONT "${PID[shunt]}"
+	kill -CONT "${PID[shunt]}" "$(worker shunt)"
 	join push 10
 	stop_server sink
 }
@@ -53,12 +59,12 @@ everything_else_goes_on_when_the_daemon_is_continued()
 	spawn_server source source --listen 127.0.0.1:9001 --bytes 64m --stats "$T/source.stats"
 	spawn fetch "$PEER" fetch --connect 127.0.0.1:8080 --bytes 64m --rate 32m --rcvbuf 64k
 	wait_until "a session" 5 equals 1 info CurrConns
-	kill -STOP "${PID[shunt]}"
+	stop_daemon
 	# Somebody who comes now waits.
 	spawn late "$PEER" fetch --connect 127.0.0.1:8080 --bytes 64m
 	nap 1
 	is_running late || fail "expected a new client to wait for the stopped daemon, got: $(cat "$T/late.out")"
-	kill -CONT "${PID[shunt]}"
+	kill -CONT "${PID[shunt]}" "$(worker shunt)"
 	join fetch 30
 	join late 30
 	stop_server source
@@ -71,9 +77,9 @@ half_closes_and_resets_are_found_when_the_daemon_is_continued()
 	spawn drive "$PEER" drive --connect 127.0.0.1:8080 --sessions 600 --concurrency 32 --delays 50 --reset 30 --timeout 20
 	for _ in 1 2 3 4 5 6; do
 		nap 0.1
-		kill -STOP "${PID[shunt]}"
+		stop_daemon
 		nap 0.3
-		kill -CONT "${PID[shunt]}"
+		kill -CONT "${PID[shunt]}" "$(worker shunt)"
 	done
 	join drive 60
 	stop_server serve
@@ -146,5 +152,6 @@ run everything_else_goes_on_when_the_daemon_is_continued
 run half_closes_and_resets_are_found_when_the_daemon_is_continued
 run a_killed_daemon_resets_what_it_cut_off killed "splice require" ""
 run a_killed_daemon_resets_what_it_cut_off_in_userspace killed "" "no option splice-auto"
+run a_killed_supervisor_resets_what_it_cut_off killed "splice require;master-worker" ""
 run a_second_daemon_is_refused_and_the_first_unharmed
 net_end

@@ -22,7 +22,7 @@ static const char usage_text[] =
 "g (1024). Modes that listen print \"ready\", run until SIGTERM or SIGINT, then print counters.\n"
 "\n"
 "Random sessions, checked at both ends, with half-closes, slow readers and resets:\n"
-"  serve   --listen A [--stats FILE] [--server-first] [--strict-empty] [--timeout SEC]\n"
+"  serve   --listen A [--stats FILE] [--server-first] [--strict-empty] [--forgive-resets] [--timeout SEC]\n"
 "          [--grace SEC] [--rcvbuf N] [-v]\n"
 "  drive   --connect A [--sessions N] [--concurrency N] [--seed N] [--max-bytes N] [--slow PCT]\n"
 "          [--reset PCT] [--delays PCT] [--timeout SEC] [--half-close-only | --no-half-close]\n"
@@ -45,6 +45,7 @@ static const char usage_text[] =
 "  --grace SEC        what is open at SIGTERM may still finish for so long (2)\n"
 "  --server-first     the server sends a fixed banner before it reads (say it at both ends)\n"
 "  --unchecked        source, fetch, push: count bytes only (to measure speed, not exactness)\n"
+"  --forgive-resets   a session that is reset without a plan is counted, and no error\n"
 "  --strict-empty     a connection that ends before its first byte is an error\n"
 "  --half-close-only  in every session one end waits for the other's end of stream; no resets\n"
 "  --no-half-close    both ends close only after everything has arrived\n";
@@ -93,6 +94,7 @@ static const struct {
 	{ "--no-half-close", FLAG, AT(no_half_close), "D", 0, 0 },
 	{ "--server-first", FLAG, AT(server_first), "SD", 0, 0 },
 	{ "--strict-empty", FLAG, AT(strict_empty), "S", 0, 0 },
+	{ "--forgive-resets", FLAG, AT(forgive_resets), "SD", 0, 0 },
 	{ "--bytes", NUMBER, AT(bytes), "OFP", 0, 1ULL << 60 },
 	{ "--rate", NUMBER, AT(rate), "FP", 1, 1ULL << 40 },
 	{ "--rcvbuf", NUMBER, AT(rcvbuf), "SKF", 1, 1 << 30 },

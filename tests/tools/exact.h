@@ -46,7 +46,7 @@ struct options {
 	uint64_t bytes, rate, rcvbuf, connections;
 	uint64_t pause_after, pause_ms;
 	uint64_t size, count, warmup, interval_us, seconds;
-	bool half_close_only, no_half_close, server_first, strict_empty, verbose;
+	bool half_close_only, no_half_close, server_first, strict_empty, forgive_resets, verbose;
 	bool verify, no_answer, unchecked;
 };
 

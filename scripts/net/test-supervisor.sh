@@ -1,0 +1,223 @@
+#!/bin/bash
+# test-supervisor.sh - a worker that dies: established connections go on, byte for byte, and nothing is left behind.
+
+# shellcheck disable=SC2119,SC2317 # functions are called by run, and without arguments that they could take
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+net_begin "$@"
+
+# has_another_worker PID: is there one, and is it not that one?
+has_another_worker()
+{
+	local now
+
+	now=$(pgrep -P "${PID[shunt]}") && [ "$now" != "$1" ]
+}
+
+# kill_worker: with SIGKILL; returns when there is another one.
+kill_worker()
+{
+	local old
+
+	old=$(worker shunt)
+	kill -KILL "$old"
+	wait_until "another worker" 10 has_another_worker "$old"
+}
+
+joined_flows_do_not_notice_that_the_worker_dies()
+{
+	config "splice require" "" | start_shunt shunt -W
+	spawn_server echo echo --listen 127.0.0.1:9001 --stats "$T/echo.stats"
+	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 8 --size 1000 --count 1500 --interval-us 2000
+	wait_until "eight sessions in the kernel" 5 sessions_in_the_kernel 8
+	for _ in 1 2 3 4 5; do
+		kill_worker
+		wait_until "eight sessions" 5 equals 8 info CurrConns
+	done
+	join ping 30
+	note "p99 $(field p99_us "$T/ping.out") us"
+	stop_server echo
+	wait_until "CurrConns 0" 10 equals 0 info CurrConns
+	expect_eq "sessions in all" "$(info CumConns)" 8
+}
+
+# sessions_in_the_kernel NUMBER: do so many sessions have both movers there?
+sessions_in_the_kernel()
+{
+	[ "$(ask "show sess" | grep -c 'req=\[mover=kernel.*rsp=\[mover=kernel')" -ge "$1" ]
+}
+
+# killed_at_random GLOBAL LISTEN
+killed_at_random()
+{
+	local kills=0 before sessions=3000
+
+	[ -z "$QUICK" ] || sessions=600
+	config "$1" "$2" | start_shunt shunt -W
+	spawn_server serve serve --listen 127.0.0.1:9001 --forgive-resets
+	before=$(descriptors)
+	spawn drive "$PEER" drive --connect 127.0.0.1:8080 --sessions "$sessions" --concurrency 32 --delays 50 --reset 10 \
+		--timeout 30 --forgive-resets
+	while is_running drive; do
+		nap "0.$((RANDOM % 3))$((RANDOM % 10))"
+		kill_worker
+		kills=$((kills + 1))
+	done
+	join drive 120
+	stop_server serve
+	expect_gt "workers killed" "$kills" 5
+	note "$kills workers killed, $(field forgiven "$T/drive.out") of $sessions sessions reset"
+	expect_le "sessions that were reset" "$(field forgiven "$T/drive.out")" "$((sessions / 100))"
+	expect_no_leftovers "$before"
+}
+
+bytes_are_right_when_workers_die_at_random_moments_on_all_paths()
+{
+	killed_at_random "" ""
+}
+
+bytes_are_right_when_workers_die_at_random_moments_in_userspace()
+{
+	killed_at_random "" "no option splice-auto"
+}
+
+bytes_are_right_when_workers_die_at_random_moments_in_the_kernel()
+{
+	killed_at_random "splice require" "$KERNEL"
+}
+
+accepting_goes_on_at_once_after_a_crash_with_4000_sessions()
+{
+	local began took=() i
+
+	config "maxconn 5000;splice require" "" | start_shunt shunt -W
+	spawn_server echo echo --listen 127.0.0.1:9001
+	spawn hold "$PEER" hold --connect 127.0.0.1:8080 --connections 4000 --seconds 8
+	wait_until "4000 sessions" 30 has_line "$T/hold.out" holding
+	for ((i = 0; i < 5; i++)); do
+		began=${EPOCHREALTIME/./}
+		kill -KILL "$(worker shunt)"
+		"$PEER" ping --connect 127.0.0.1:8080 --count 1 > "$T/ping.out" # a new client, served
+		took+=($(((${EPOCHREALTIME/./} - began) / 1000)))
+		wait_until "4000 sessions" 5 equals 4000 info CurrConns
+	done
+	join hold 60
+	note "from the crash to the answer to a new client: ${took[*]} ms (taking over: $(sed -n "s/.*taken over in \([0-9]*\) ms/\1/p" "$T/shunt.err" | paste -sd " "))"
+	expect_lt "the median in ms" "$(printf '%s\n' "${took[@]}" | sort -n | sed -n 3p)" 400
+	expect_eq SessionsLost "$(info SessionsLost)" 0
+	expect_eq WorkerDeaths "$(info WorkerDeaths)" 5
+}
+
+session_leaves_a_line()
+{
+	"$PEER" ping --connect 127.0.0.1:8080 --count 1 > "$T/some.out"
+	nap 0.05
+	has_line "$1" " l l/s1 "
+}
+
+# The worker lets go of a log's socket when its receiver is gone, and a session gets its number; the next worker must not write log lines there.
+logs_stay_out_of_streams_when_workers_die()
+{
+	local i
+
+	receive_log 1
+	config "log $T/log.sock local0" "log global;option tcplog" | start_shunt shunt -W
+	spawn_server echo echo --listen 127.0.0.1:9001
+	for i in 1 2 3; do
+		[ "$i" -eq 1 ] || receive_log "$i"
+		wait_until "a session's line" 10 session_leaves_a_line "$T/log$i.txt"
+		kill_now "log$i"
+		"$PEER" ping --connect 127.0.0.1:8080 --connections 2 --count 2 > "$T/some.out" # these find it gone
+		spawn "ping$i" "$PEER" ping --connect 127.0.0.1:8080 --connections 8 --size 1000 --count 40 --interval-us 100000
+		wait_until "eight more sessions" 5 at_least "$((8 * i))" info CurrConns
+		kill_worker
+	done
+	for i in 1 2 3; do
+		join "ping$i" 30
+	done
+	expect_eq SessionsLost "$(info SessionsLost)" 0
+}
+
+receive_log()
+{
+	rm -f "$T/log.sock"
+	spawn "log$1" socat -u "UNIX-RECV:$T/log.sock" "CREATE:$T/log$1.txt"
+	wait_until "the receiver of the log" 5 test -S "$T/log.sock"
+}
+
+# One of its directions begins with the word, so whoever serves it dies.
+session_over_which_two_workers_died_is_dropped()
+{
+	export SHUNT_MORTAL_WORD=poison
+	DAEMON=$MORTAL
+	config "" "no option splice-auto" | start_shunt shunt -W
+	spawn_server echo echo --listen 127.0.0.1:9001
+	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 4 --size 100 --count 100 --interval-us 20000
+	wait_until "four sessions" 5 equals 4 info CurrConns
+	echo "poison and more" | socat -d -d -d -d -t 5 - TCP4:127.0.0.1:8080 > "$T/socat.out" 2> "$T/socat.err" || :
+	wait_until "two deaths" 5 equals 2 info WorkerDeaths
+	wait_until "its end" 5 has_line "$T/shunt.err" "is reset: 2 workers died while they served it"
+	join ping 30 # the others did not notice
+	expect_match "what its client saw" "$(cat "$T/socat.err")" "reset by peer"
+	expect_eq SessionsLost "$(info SessionsLost)" 1
+	expect_eq WorkerDeaths "$(info WorkerDeaths)" 2
+}
+
+worker_that_runs_in_circles_is_replaced()
+{
+	export SHUNT_MORTAL_WORD=poison SHUNT_MORTAL_LOOP=1
+	DAEMON=$MORTAL
+	config "nbthread 1" "no option splice-auto" | start_shunt shunt -W
+	spawn_server echo echo --listen 127.0.0.1:9001
+	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 4 --size 100 --count 12 --interval-us 2000000 --timeout 40
+	wait_until "four sessions" 5 equals 4 info CurrConns
+	spawn poison sh -c 'echo "poison and more" | socat -t 30 - TCP4:127.0.0.1:8080'
+	wait_until "the supervisor's message" 20 has_line "$T/shunt.err" "has not moved for 10000 ms: it is replaced"
+	# The next one, when it takes the session over, does just that.
+	wait_until "two deaths" 30 equals 2 info WorkerDeaths
+	wait_until "the end of that" 5 has_line "$T/shunt.err" "is reset: 2 workers died while they served it"
+	join ping 60
+	expect_eq SessionsLost "$(info SessionsLost)" 1
+}
+
+# killed_at_every_point GLOBAL LISTEN DEATHS [DRIVE...]: sessions one after the other; the first one's worker dies at its first point, the
+# second one's at its second, and so on.
+killed_at_every_point()
+{
+	local global=$1 listen=$2 again=$3 sessions deaths before dropped
+
+	shift 3
+	sessions=$(full 200 1200)
+	export SHUNT_MORTAL=$((sessions / 8)) SHUNT_MORTAL_AGAIN=$again
+	DAEMON=$MORTAL
+	config "nbthread 1;$global" "$listen" | start_shunt shunt -W
+	spawn_server serve serve --listen 127.0.0.1:9001 --forgive-resets
+	before=$(descriptors)
+	spawn drive "$PEER" drive --connect 127.0.0.1:8080 --sessions "$sessions" --concurrency 1 --max-bytes 300k --delays 0 --slow 0 \
+		--timeout 30 --forgive-resets "$@"
+	join drive 300
+	stop_server serve
+	deaths=$(grep -c '^mortal: ' "$T/shunt.err")
+	expect_gt "deaths" "$deaths" "$((sessions / 6))"
+	note "$deaths workers died at $(sed -n 's/^mortal: .* point \([0-9]*\),.*/\1/p' "$T/shunt.err" | sort -u | wc -l) points"
+	note "$(field forgiven "$T/drive.out") of $sessions sessions reset"
+	dropped=$(grep -c 'is reset: 2 workers died while they served it' "$T/shunt.err") || :
+	[ "$again" -gt 0 ] || expect_le "sessions that were dropped" "$dropped" "$((sessions / 100))"
+	expect_le "sessions that were reset besides" "$(($(field forgiven "$T/drive.out") - dropped))" "$((sessions / 100))"
+	expect_no_leftovers "$before"
+}
+
+run joined_flows_do_not_notice_that_the_worker_dies
+run accepting_goes_on_at_once_after_a_crash_with_4000_sessions
+run logs_stay_out_of_streams_when_workers_die
+run session_over_which_two_workers_died_is_dropped
+run worker_that_runs_in_circles_is_replaced
+run bytes_are_right_when_workers_die_at_random_moments_on_all_paths
+run bytes_are_right_when_workers_die_at_random_moments_in_userspace
+run bytes_are_right_when_workers_die_at_random_moments_in_the_kernel
+run every_point_in_userspace killed_at_every_point "" "no option splice-auto" 0
+run every_point_on_the_kernels_path killed_at_every_point "splice require" "$KERNEL" 0
+run every_point_with_dice_for_the_movers killed_at_every_point "splice require" "" 0
+run every_point_and_again_while_sessions_are_adopted killed_at_every_point "splice require" "" 30
+run every_point_with_queued_sessions_and_resets killed_at_every_point "splice require" "" 0 --reset 50
+net_end

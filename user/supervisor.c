@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* supervisor.c - see supervisor.h. */
+#include "supervisor.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "fdtable.h"
+#include "log.h"
+#include "util.h"
+
+#define LOOK_MS 10	   /* between looks while a worker starts, */
+#define IDLE_MS 1000	   /* and later */
+#define STUCK_LOOKS 10	   /* looks without a beat, before a worker that runs is replaced */
+#define QUICK_NS NS_PER_SEC /* a worker that lives for less makes the next one wait: */
+#define PAUSE_MIN_MS 10
+#define PAUSE_MAX_MS 1000
+
+/* ---- the worker ---- */
+
+static pid_t start(const struct supervised *s, bool after)
+{
+	pid_t self = getpid(), pid;
+	int status;
+
+	fflush(NULL);
+	/* fork(2), but for the table of descriptors. */
+	pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
+	if (pid)
+		return pid < 0 ? -errno : pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != self)
+		_exit(EXIT_FAILURE);
+	status = s->work(s->arg, after);
+	fflush(NULL);
+	_exit(status); /* what is left is the supervisor's */
+}
+
+/* Somebody has stopped it (SIGSTOP, a debugger): that is no reason to replace it. */
+static bool is_stopped(pid_t pid)
+{
+	char path[40], text[512];
+	__cleanup_close int fd = -EBADF;
+	const char *after;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	after = strrchr(text, ')');
+	return after && (after[2] == 'T' || after[2] == 't');
+}
+
+struct watch {
+	uint32_t still; /* looks at which one of the threads had not beaten since the one before */
+	uint64_t *last;
+};
+
+static bool is_stuck(const struct supervised *s, struct watch *w, pid_t pid, bool ready)
+{
+	bool still = !ready; /* until then there is no beat */
+
+	for (uint32_t i = 0; i < s->nr_beats; i++) {
+		uint64_t beat = __atomic_load_n((const uint64_t *)((const char *)s->beats + i * s->stride), __ATOMIC_RELAXED);
+
+		still = still || beat == w->last[i];
+		w->last[i] = beat;
+	}
+	/* (While it starts, it sweeps, and we open nothing.) */
+	w->still = still && (!ready || !is_stopped(pid)) ? w->still + 1 : 0;
+	return w->still >= STUCK_LOOKS;
+}
+
+static void describe(int status, char *buf, size_t size)
+{
+	if (WIFSIGNALED(status))
+		snprintf(buf, size, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else
+		snprintf(buf, size, "ended with status %d", WEXITSTATUS(status));
+}
+
+static int wait_signal(const sigset_t *set, uint32_t ms)
+{
+	const struct timespec timeout = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+	siginfo_t info;
+
+	return sigtimedwait(set, &info, &timeout);
+}
+
+/* pid 0: there is no worker, the next one gets it. (One that does not listen yet finds it pending.) */
+static void hand_on(pid_t pid, int signal, sigset_t *sent)
+{
+	if (pid)
+		kill(pid, signal);
+	if (signal != SIGHUP)
+		sigaddset(sent, signal);
+}
+
+/*
+ * One worker's life. Returns its wait status. sent: the signals that were handed on. What an earlier one was sent it may have died before it
+ * took: this one gets it again.
+ */
+static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, sigset_t *sent, bool *told)
+{
+	uint32_t idle_ms = s->look_ms ?: IDLE_MS;
+	uint64_t looked = now_ns();
+	sigset_t set = s->forward;
+	int status;
+
+	sigaddset(&set, SIGCHLD);
+	for (int signal = 1; signal < NSIG; signal++)
+		if (sigismember(sent, signal) == 1)
+			hand_on(pid, signal, sent);
+	w->still = 0;
+	for (;;) {
+		int signal = wait_signal(&set, *told ? idle_ms : LOOK_MS);
+		bool dead = waitpid(pid, &status, WNOHANG) == pid, ready = __atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE);
+
+		if (signal > 0 && signal != SIGCHLD)
+			hand_on(dead ? 0 : pid, signal, sent);
+		if (ready && !*told) {
+			*told = true;
+			if (s->ready(s->arg) < 0)
+				hand_on(dead ? 0 : pid, SIGINT, sent);
+		}
+		if (dead)
+			return status;
+		if (now_ns() - looked < idle_ms * NS_PER_MS)
+			continue;
+		looked = now_ns();
+		if (is_stuck(s, w, pid, ready)) {
+			log_alert("worker %d has not moved for %u ms: it is replaced", (int)pid, STUCK_LOOKS * idle_ms);
+			kill(pid, SIGKILL);
+		}
+	}
+}
+
+/* Nobody takes what it was sent: a worker that does not get ready is not started again. */
+static bool is_asked_to_end(const struct supervised *s, const sigset_t *sent)
+{
+	return !__atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE) &&
+	       (sigismember(sent, SIGTERM) == 1 || sigismember(sent, SIGINT) == 1);
+}
+
+int supervisor_run(const struct supervised *s)
+{
+	struct watch w = {.last = calloc(s->nr_beats, sizeof(uint64_t))};
+	uint32_t pause_ms = 0;
+	bool told = false;
+	sigset_t sent;
+	int status = 0, r;
+
+	sigemptyset(&sent);
+	log_clear_sinks();
+	log_prepare();
+	r = w.last ? fdtable_keep_all() : -ENOMEM;
+	if (r < 0) {
+		free(w.last);
+		log_alert("supervisor: %s", strerror(-r));
+		return EXIT_FAILURE;
+	}
+	for (bool after = false;; after = true) {
+		uint64_t began = now_ns();
+		pid_t pid;
+		char how[100];
+
+		/* While a worker sweeps, we open nothing. */
+		__atomic_store_n(s->is_ready, false, __ATOMIC_RELEASE);
+		pid = start(s, after);
+		if (pid > 0) {
+			status = watch_worker(s, pid, &w, &sent, &told);
+			if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !told))
+				break;
+			describe(status, how, sizeof(how));
+			if (!told || is_asked_to_end(s, &sent)) {
+				log_alert("worker %d %s", (int)pid, how);
+				status = EXIT_FAILURE << 8;
+				break;
+			}
+			log_alert("worker %d %s: another one takes its sessions over", (int)pid, how);
+		} else {
+			log_alert("cannot start a worker: %s", strerror(-pid));
+			if (!told) {
+				status = EXIT_FAILURE << 8;
+				break;
+			}
+		}
+		pause_ms = pid > 0 && now_ns() - began >= QUICK_NS ? 0 : MIN(MAX(pause_ms * 2, PAUSE_MIN_MS), PAUSE_MAX_MS);
+		if (pause_ms) {
+			sigset_t none;
+
+			sigemptyset(&none);
+			wait_signal(&none, pause_ms);
+		}
+	}
+	free(w.last);
+	fdtable_done();
+	return WEXITSTATUS(status);
+}
