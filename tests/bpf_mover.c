@@ -374,7 +374,11 @@ static void the_kernel_moves_only_the_direction_that_it_may(void **state)
 			rig_traffic(rig, i, 4 * MB, 30000);
 		for (int i = 0; i < 2; i++)
 			rig_finish_traffic(rig, i);
-		assert_int_equal(mine->redirected, 4 * MB);
+		/* It leaves the kernel for a moment only if its window closes with nobody to open it (docs/decisions/006). */
+		assert_int_equal(mine->redirected + mine->passed, 4 * MB);
+		if (!exits(rig, FLOW_COUNT_WINDOW))
+			assert_int_equal(mine->redirected, 4 * MB);
+		assert_in_range(mine->redirected, 1, 4 * MB);
 		assert_int_equal(users->passed, 4 * MB);
 		assert_int_equal(users->redirected, 0);
 		assert_int_equal(users->pauses + users->resumes, 0);

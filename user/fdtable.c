@@ -4,7 +4,9 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <limits.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "util.h"
 
@@ -41,20 +43,22 @@ static bool is_kept(int fd)
 	return (uint32_t)fd / 64 < nr_words && (bits[fd / 64] >> (fd % 64) & 1);
 }
 
-/* The kernel's table has no more descriptors than that (kernel: fs/proc/array.c). Returns -errno. */
+/* The kernel's table has no more descriptors than that (kernel: fs/proc/array.c). If it cannot be read, the limit is right too, and dearer. */
 static int table_size(void)
 {
 	char line[200];
 	FILE *f = fopen("/proc/self/status", "re");
-	int size = -EIO;
+	struct rlimit limit;
+	int size = -1;
 
-	if (!f)
-		return -errno;
-	while (size < 0 && fgets(line, sizeof(line), f))
+	while (f && size < 0 && fgets(line, sizeof(line), f))
 		if (sscanf(line, "FDSize: %d", &size) != 1)
-			size = -EIO;
-	fclose(f);
-	return size;
+			size = -1;
+	if (f)
+		fclose(f);
+	if (size < 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0)
+		size = (int)MIN(limit.rlim_cur, (rlim_t)INT_MAX);
+	return size < 0 ? -errno : size;
 }
 
 /*

@@ -405,16 +405,14 @@ static bool is_taken(void *arg, uint32_t session)
 	return ledger_get(lb->ledger, session)->state != LEDGER_FREE;
 }
 
-/* Its session has no record any more. Its sockets are closed with a reset: whoever finds them without a record could take them for new clients. */
+/* Its session has no record any more, and what has none is swept, with a reset. It must not be taken for a new client's. */
 static void drop_record(struct lb *lb, struct ledger_record *r)
 {
-	for (int i = 0; i < 2; i++) {
-		struct addr peer;
+	struct addr client;
 
-		ledger_addr_get(i ? &r->server_addr : &r->client, &peer);
-		if (r->fd[i] >= 0 && sock_is_connected_to(r->fd[i], &peer))
-			sock_close_reset(r->fd[i]);
-	}
+	ledger_addr_get(&r->client, &client);
+	if (r->fd[0] >= 0 && sock_is_fresh(r->fd[0]) && sock_is_connected_to(r->fd[0], &client))
+		sock_end_reset(r->fd[0]);
 	stat_add(lb->stats.resets_sent, 1);
 	stat_add(lb->stats.lost, 1);
 	r->state = LEDGER_FREE;
@@ -520,6 +518,7 @@ static int forget_worker(struct lb *lb)
 		for (int end = 0; record->state != LEDGER_FREE && r == 0 && end < 2; end++)
 			r = fdtable_keep(record->fd[end]);
 	}
+	pool_rest_sinks(lb->pool); /* what was said so far may have opened one, which stands in no record */
 	if (r == 0)
 		r = fdtable_sweep(is_new_client, lb); /* sockets leave the map as they are closed */
 	if (lb->splice)

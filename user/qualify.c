@@ -230,7 +230,6 @@ static int check_fin(struct rig *rig)
 	return 0;
 }
 
-/* Passed bytes can be looked at without being taken, and are then still there, once (the way home stands on that). */
 /* Does SIOCINQ tell what was passed and not read? All that was sent was passed: the window is closed. (It may just be opening.) */
 static bool is_unread(struct rig *rig, uint64_t read)
 {
@@ -248,6 +247,7 @@ static bool is_unread(struct rig *rig, uint64_t read)
 	return false;
 }
 
+/* Passed bytes can be looked at without being taken, and are then still there, once (the way home stands on that). */
 static int check_peek(struct rig *rig)
 {
 	static const struct {

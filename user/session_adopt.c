@@ -79,12 +79,34 @@ static bool restore(struct session *s, int i, uint64_t n, uint64_t taken)
 			     is_owner && read <= SCRATCH_SIZE ? scratch->bytes : NULL, read);
 }
 
+/*
+ * Of an end that was reset: 1 if it had sent its FIN before, which is counted as a byte received; 0 if not; -1 if it cannot be told. Takes the error
+ * away. (kernel: tcp_recvmsg_locked() looks at SOCK_DONE first, tcp_reset() tells EPIPE after a FIN)
+ */
+static int fin_before_reset(int fd, uint64_t unread)
+{
+	char byte;
+
+	if (!unread)
+		return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+	switch (sock_error(fd)) {
+	case ECONNRESET:
+		return 0;
+	case EPIPE:
+		return 1;
+	}
+	return -1;
+}
+
 /* Sets what is known of a direction that is not joined. Returns what is wrong, or NULL. */
 static const char *resume_relayed(struct session *s, int i, const struct sock_progress p[2])
 {
-	uint64_t taken = p[i].received - p[i].unread;
+	int fin = p[i].gone && !p[i].fin_received ? fin_before_reset(s->ends[i].poll.fd, p[i].unread) : 0;
+	uint64_t taken = p[i].received - p[i].unread - (uint64_t)MAX(fin, 0);
 	uint64_t given = p[!i].written - (i == CLIENT ? 1 : 0); /* the SYN of our connect */
 
+	if (fin < 0)
+		return "it cannot be told how its source ended";
 	if (given > taken)
 		return "it wrote more than it had read";
 	if (given == taken)

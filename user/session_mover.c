@@ -37,7 +37,7 @@ static struct choose_load load_of(struct sessions *t, uint64_t now)
 
 	if (ns >= LOAD_WINDOW_NS) {
 		l->last = load_over(l, ns);
-		l->last.busy = l->busiest;
+		l->last.busy = ns < 2 * LOAD_WINDOW_NS ? l->busiest : l->tick.busy; /* or long ago */
 		l->busiest = l->tick.busy;
 		l->bytes = l->segments = l->flows = 0;
 		l->since_ns = now;

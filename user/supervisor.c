@@ -16,6 +16,7 @@
 #define LOOK_MS 10	   /* between looks while a worker starts, */
 #define IDLE_MS 1000	   /* and later */
 #define STUCK_LOOKS 10	   /* looks without a beat, before a worker that runs is replaced */
+#define PATIENCE 5	    /* workers in a row that do not get ready, when the last session was to be waited for */
 #define QUICK_NS NS_PER_SEC /* a worker that lives for less makes the next one wait: */
 #define PAUSE_MIN_MS 10
 #define PAUSE_MAX_MS 1000
@@ -142,17 +143,16 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 	}
 }
 
-/* Nobody takes what it was sent: a worker that does not get ready is not started again. */
-static bool is_asked_to_end(const struct supervised *s, const sigset_t *sent)
+/* Workers that do not get ready do not take what they were sent: then they are not started for ever. */
+static bool is_asked_to_end(uint32_t unready, const sigset_t *sent)
 {
-	return !__atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE) &&
-	       (sigismember(sent, SIGTERM) == 1 || sigismember(sent, SIGINT) == 1);
+	return (unready && sigismember(sent, SIGINT) == 1) || (unready >= PATIENCE && sigismember(sent, SIGTERM) == 1);
 }
 
 int supervisor_run(const struct supervised *s)
 {
 	struct watch w = {.last = calloc(s->nr_beats, sizeof(uint64_t))};
-	uint32_t pause_ms = 0;
+	uint32_t pause_ms = 0, unready = 0; /* in a row */
 	bool told = false;
 	sigset_t sent;
 	int status = 0, r;
@@ -179,25 +179,21 @@ int supervisor_run(const struct supervised *s)
 			if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !told))
 				break;
 			describe(status, how, sizeof(how));
-			if (!told || is_asked_to_end(s, &sent)) {
-				log_alert("worker %d %s", (int)pid, how);
-				status = EXIT_FAILURE << 8;
-				break;
-			}
-			log_alert("worker %d %s: another one takes its sessions over", (int)pid, how);
+			log_alert("worker %d %s", (int)pid, how);
 		} else {
 			log_alert("cannot start a worker: %s", strerror(-pid));
-			if (!told) {
-				status = EXIT_FAILURE << 8;
-				break;
-			}
+		}
+		unready = __atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE) ? 0 : unready + 1;
+		if (!told || is_asked_to_end(unready, &sent)) {
+			status = EXIT_FAILURE << 8;
+			break;
 		}
 		pause_ms = pid > 0 && now_ns() - began >= QUICK_NS ? 0 : MIN(MAX(pause_ms * 2, PAUSE_MIN_MS), PAUSE_MAX_MS);
 		if (pause_ms) {
-			sigset_t none;
+			int signal = wait_signal(&s->forward, pause_ms);
 
-			sigemptyset(&none);
-			wait_signal(&none, pause_ms);
+			if (signal > 0)
+				hand_on(0, signal, &sent);
 		}
 	}
 	free(w.last);

@@ -145,12 +145,14 @@ receive_log()
 	wait_until "the receiver of the log" 5 test -S "$T/log.sock"
 }
 
-# One of its directions begins with the word, so whoever serves it dies.
+# One of its directions begins with the word, so whoever serves it dies. (The third worker says so, before it has swept: what it says goes
+# to the log, and the log's new socket must live.)
 session_over_which_two_workers_died_is_dropped()
 {
 	export SHUNT_MORTAL_WORD=poison
 	DAEMON=$MORTAL
-	config "" "no option splice-auto" | start_shunt shunt -W
+	receive_log 1
+	config "log $T/log.sock local0" "no option splice-auto" | start_shunt shunt -W
 	spawn_server echo echo --listen 127.0.0.1:9001
 	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 4 --size 100 --count 100 --interval-us 20000
 	wait_until "four sessions" 5 equals 4 info CurrConns
@@ -159,6 +161,7 @@ session_over_which_two_workers_died_is_dropped()
 	wait_until "its end" 5 has_line "$T/shunt.err" "is reset: 2 workers died while they served it"
 	join ping 30 # the others did not notice
 	expect_match "what its client saw" "$(cat "$T/socat.err")" "reset by peer"
+	wait_until "the end of that in the log" 5 has_line "$T/log1.txt" "sessions were taken over"
 	expect_eq SessionsLost "$(info SessionsLost)" 1
 	expect_eq WorkerDeaths "$(info WorkerDeaths)" 2
 }
