@@ -82,9 +82,9 @@ void rig_init(struct rig *r, uint32_t nr_servers)
 	open_log(r);
 }
 
-static void start(struct rig *r)
+/* What belongs to one worker. */
+static void start_worker(struct rig *r)
 {
-	struct addr any = { .in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) } };
 	struct sessions_options o = {
 		.stats = &r->stats,
 		.splice = r->splice,
@@ -93,14 +93,8 @@ static void start(struct rig *r)
 		.ended = on_ended,
 		.arg = r,
 	};
-	socklen_t len = sizeof(r->at);
-	int fd;
 
 	assert_int_equal(loop_new(&r->loop), 0);
-	assert_int_equal(ledger_new(&r->ledger, r->max_sessions, 1), 0);
-	assert_int_equal(pool_new(&r->pool, &r->config, 1000), 0);
-	r->fe = list_first(&r->pool->frontends, struct frontend, entry);
-	r->be = r->fe->backend;
 	o.loop = r->loop;
 	o.ledger = r->ledger;
 	assert_int_equal(sessions_new(&r->sessions, &o), 0);
@@ -108,12 +102,45 @@ static void start(struct rig *r)
 		poll_init(&r->splice_events, splice_event_fd(r->splice, 0), on_splice_events);
 		assert_int_equal(loop_watch(r->loop, &r->splice_events, EPOLLIN), 0);
 	}
+}
+
+static void start(struct rig *r)
+{
+	struct addr any = { .in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) } };
+	socklen_t len = sizeof(r->at);
+	int fd;
+
+	assert_int_equal(ledger_new(&r->ledger, r->max_sessions, 1), 0);
+	if (r->survives)
+		assert_int_equal(ledger_keep(r->ledger), 0);
+	assert_int_equal(pool_new(&r->pool, &r->config, 1000), 0);
+	r->fe = list_first(&r->pool->frontends, struct frontend, entry);
+	r->be = r->fe->backend;
+	start_worker(r);
 	/* Its descriptor is the listener's own affair; the next one to be opened tells which it will be. */
 	fd = dup(0);
 	close(fd);
 	assert_int_equal(listener_open(&r->listener, &any, 128, &tuning), 0);
 	assert_int_equal(getsockname(fd, &r->at.sa, &len), 0);
 	assert_int_equal(listener_start(r->listener, r->loop, &ops, r), 0);
+}
+
+void rig_die(struct rig *r)
+{
+	listener_pause(r->listener);
+	if (r->splice)
+		loop_unwatch(r->loop, &r->splice_events);
+	sessions_free(r->sessions);
+	loop_free(r->loop);
+	ledger_recover(r->ledger);
+	pool_forget_sessions(r->pool);
+	r->stats.current = 0;
+	r->budget.given = 0;
+	start_worker(r);
+	assert_int_equal(listener_start(r->listener, r->loop, &ops, r), 0);
+	for (uint32_t i = 0; i < r->max_sessions; i++)
+		if (ledger_get(r->ledger, i)->state != LEDGER_FREE)
+			session_adopt(r->sessions, i, r->fe, r->be);
 }
 
 void rig_start(struct rig *r)

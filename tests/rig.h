@@ -42,6 +42,7 @@ struct rig {
 	int servers[RIG_SERVERS]; /* listening */
 	uint32_t nr_servers;
 	uint32_t max_sessions;
+	bool survives; /* what it holds lies in the ledger: for rig_die() */
 
 	struct loop *loop;
 	struct ledger *ledger;
@@ -70,6 +71,9 @@ void rig_init(struct rig *r, uint32_t nr_servers);
 void rig_start(struct rig *r);
 void rig_start_spliced(struct rig *r);
 void rig_done(struct rig *r);
+
+/* The worker dies between two turns, without a trace but what lies in the ledger and in its sockets, and the next one takes over. Needs `survives`. */
+void rig_die(struct rig *r);
 
 /* A moment in which everybody takes a turn: peers, the fake kernel, the loop. */
 void rig_turn(struct rig *r);
