@@ -12,6 +12,9 @@
 
 #include "shunt_abi.h"
 
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+
 char _license[] SEC("license") = "GPL";
 
 /* Socket index (2s client, 2s+1 server) -> socket. 8-byte values, so that a dump shows socket cookies. Sized at load. */
@@ -73,26 +76,54 @@ static __always_inline int leave(int verdict, __u32 by)
 	return verdict;
 }
 
-/* Bytes on their way to the peer that its TCP has not sent yet; -1 if there is no peer. */
-static __always_inline __s64 backlog(const struct flow *f, __u32 peer)
+/* What the peer can take. */
+struct peer {
+	__s64 queued; /* bytes on their way to it that its TCP has not sent yet; -1 if there is no peer */
+	__u64 room;   /* memory that its send queue has for more, those on their way taken off */
+	__u32 piece;  /* the most bytes that one buffer of that queue may hold; not 0 */
+};
+
+#define PIECE_COSTS 1024 /* bytes of memory, besides what it holds */
+
+/* What so many bytes weigh in a send queue. */
+static __always_inline __u64 weight(const struct peer *peer, __u64 bytes)
 {
-	struct bpf_sock *sk = bpf_map_lookup_elem(&sockets, &peer);
+	return bytes + bytes / peer->piece * PIECE_COSTS;
+}
+
+/*
+ * Without the peer's lock, while it is acknowledged, and sent from. In this order of reading an acknowledgment in between makes
+ * `queued` too large, not too small (kernel: tcp_snd_una_update() writes bytes_acked before snd_una).
+ */
+static __always_inline struct peer look_at_peer(const struct flow *f, __u32 index)
+{
+	struct bpf_sock *sk = bpf_map_lookup_elem(&sockets, &index);
+	struct peer peer = { .queued = -1, .piece = 1 };
 	struct tcp_sock *tp;
-	__s64 queued = -1;
 
 	if (!sk)
-		return -1;
+		return peer;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp) {
-		/* Without the peer's lock: an acknowledgment in between makes this a little too small or too large. */
-		__u64 sent = tp->bytes_acked + (tp->snd_nxt - tp->snd_una);
+		volatile const struct tcp_sock *v = tp;
+		volatile const struct sock *vsk = &tp->inet_conn.icsk_inet.sk;
+		__u64 acked = v->bytes_acked;
+		__u32 next = v->snd_nxt, unacked = v->snd_una;
+		__s32 unsent = v->write_seq - next;
+		__s64 queued = f->extra + f->redirected + f->moved - (acked + (__s32)(next - unacked));
+		__s64 room;
 
-		queued = (__s64)(f->extra + f->redirected + f->moved - sent);
-		if (queued < 0)
-			queued = 0;
+		/* A peer with a tiny window has tiny pieces (kernel: tcp_bound_to_half_wnd()). */
+		peer.piece = MIN(v->mss_cache, v->max_window >> 1);
+		peer.piece = MAX(peer.piece, 1);
+		queued = MAX(queued, 0);
+		/* Of what is on its way, `unsent` is in its send queue already. */
+		room = (__s64)vsk->sk_sndbuf - vsk->sk_wmem_queued - (__s64)weight(&peer, MAX(queued - unsent, 0));
+		peer.room = MAX(room, 0);
+		peer.queued = queued;
 	}
 	bpf_sk_release(sk);
-	return queued;
+	return peer;
 }
 
 /*
@@ -122,7 +153,10 @@ static __always_inline void notify(const struct flow *f, __u32 index, __u32 reas
 		bpf_ringbuf_submit(e, 0);
 }
 
-/* So many bytes of events wait that nobody may be awake to read what would be passed. */
+/*
+ * So many bytes of events wait that nobody may be awake to read what would be passed. Then the rest of the ring is for what must be
+ * told: changes of the mover.
+ */
 static __always_inline bool is_asleep(const struct flow *f)
 {
 	__u32 thread = f->thread;
@@ -138,13 +172,28 @@ static __always_inline void set_mode(struct flow *f, __u32 mode, __u32 reason)
 	barrier();
 }
 
+#define ROOM_LEFT (64 * 1024) /* for what a few small segments weigh more than their bytes */
+#ifndef LOOK_EVERY
+#define LOOK_EVERY 32 /* segments: small ones may fill a send queue long before they reach a limit in bytes */
+#endif
+
 /*
- * A backlog of zero always takes one more segment, however large: else a limit below the size of a segment would keep a
- * direction in userspace for ever.
+ * May a segment of that size be redirected? A peer with nothing to send takes one, whatever the limit: else a limit below the size of
+ * a segment would keep a direction in userspace for ever. But none may be more than its send queue takes: what it refuses would
+ * stand before all that is passed of the other direction, which then is charged to nobody and closes no window.
  */
-static __always_inline bool fits(__s64 queued, __u32 len, __u64 limit)
+static __always_inline bool fits(const struct peer *peer, __u32 len, __u64 limit)
 {
-	return queued == 0 || (__u64)queued + len <= limit;
+	return (__u64)peer->queued + len <= (peer->queued ? limit : MAX(limit, SHUNT_SEGMENT_MAX)) &&
+	       peer->room >= weight(peer, len) + ROOM_LEFT;
+}
+
+/* The next look: before what fits now is used up. */
+static __always_inline void set_check(struct flow *f, const struct peer *peer)
+{
+	__u64 limit = f->limit, left = (__u64)peer->queued < limit ? limit - peer->queued : 0;
+
+	f->check_at = f->redirected + MIN(left, peer->room / 2 / (PIECE_COSTS + peer->piece) * peer->piece);
 }
 
 /* The most that sk_skb_adjust_room() cuts at once, and how often: together more than the largest segment (BIG TCP, 512 KB). */
@@ -207,6 +256,53 @@ static __always_inline bool closes_window(struct __sk_buff *skb)
 	       (__s32)(tp->rcv_wup + tp->rcv_wnd - tp->rcv_nxt) < (__s32)tp->advmss;
 }
 
+/* Room for a segment that is passed. */
+enum room {
+	ROOM,
+	CROWDED, /* none in the buffer that it is passed to (kernel: tcp_can_ingest()). It is taken all the same, but TCP closes the window that had been open,
+		    and refuses what else was sent into it */
+	OVERFLOW, /* SHUNT_PASSED_MAX */
+};
+
+static __always_inline enum room look_for_room(struct __sk_buff *skb, const struct flow *f, __u64 moved)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	__u64 charged;
+
+	if (!tp)
+		return ROOM;
+	charged = tp->inet_conn.icsk_inet.sk.sk_backlog.rmem_alloc.counter;
+	if (f->passed - moved > charged + SHUNT_PASSED_MAX)
+		return OVERFLOW;
+	return charged + skb->len > (__u64)tp->inet_conn.icsk_inet.sk.sk_rcvbuf ? CROWDED : ROOM;
+}
+
+/* Passes a segment of a direction that is userspace's. Returns the verdict. */
+static __always_inline int pass(struct __sk_buff *skb, struct flow *f, __u32 len, __u32 index, __u64 cookie)
+{
+	volatile struct flow *shared = f;
+	enum room room = look_for_room(skb, f, shared->moved);
+	struct flow_event *event = NULL;
+
+	if (room == OVERFLOW)
+		event = begin_change(f, index, FLOW_REASON_OVERFLOW, cookie);
+	else if (room == CROWDED && f->crowded == (__u16)shared->relieved)
+		event = begin_change(f, index, FLOW_REASON_CROWDED, cookie);
+	if (event && room == OVERFLOW) {
+		set_mode(f, FLOW_USER, FLOW_REASON_OVERFLOW);
+		bpf_ringbuf_submit(event, 0);
+		return leave(SK_DROP, FLOW_EXIT_BROKEN);
+	}
+	f->passed += len;
+	if (event) {
+		f->crowded++;
+		barrier();
+		bpf_ringbuf_submit(event, 0);
+	}
+	return leave(SK_PASS, FLOW_EXIT_USER);
+}
+
 SEC("sk_skb")
 int shunt_verdict(struct __sk_buff *skb)
 {
@@ -216,7 +312,8 @@ int shunt_verdict(struct __sk_buff *skb)
 	struct flow *f;
 	__u32 *slot;
 	__u64 cookie;
-	__s64 queued, fresh;
+	struct peer peer;
+	__s64 fresh;
 
 	/* A bare FIN. Redirected it would break the peer's sending side (EPIPE), passed it crashes old kernels. */
 	if (!skb->len)
@@ -241,6 +338,8 @@ int shunt_verdict(struct __sk_buff *skb)
 		return leave(SK_DROP, FLOW_EXIT_FIN);
 	len = fresh;
 
+	if (f->reason == FLOW_REASON_OVERFLOW)
+		return leave(SK_DROP, FLOW_EXIT_BROKEN);
 	if (!shared->ready) {
 		f->mode = FLOW_USER;
 		f->passed += len;
@@ -249,34 +348,32 @@ int shunt_verdict(struct __sk_buff *skb)
 
 	if (f->mode == FLOW_USER) {
 		/* Home again? Only when userspace has written all that came before this segment. */
-		queued = -1;
+		peer.queued = -1;
 		event = NULL;
 		if (shared->want_kernel && f->passed == shared->moved)
-			queued = backlog(f, index ^ 1);
-		if (queued >= 0 && fits(queued, len, f->limit - f->limit / 4))
+			peer = look_at_peer(f, index ^ 1);
+		if (peer.queued >= 0 && fits(&peer, len, f->limit - f->limit / 4))
 			event = begin_change(f, index, FLOW_REASON_RESUMED, cookie);
-		if (!event) {
-			f->passed += len;
-			return leave(SK_PASS, FLOW_EXIT_USER);
-		}
+		if (!event)
+			return pass(skb, f, len, index, cookie);
 		f->resumes++;
-		f->check_at = f->redirected + ((__u64)queued < f->limit ? f->limit - queued : 0);
+		set_check(f, &peer);
 		set_mode(f, FLOW_KERNEL, FLOW_REASON_RESUMED);
 		bpf_ringbuf_submit(event, 0);
 		way = FLOW_EXIT_RESUMED;
 	} else if (!shared->want_kernel) {
 		reason = FLOW_REASON_WITHDRAWN;
-	} else if (f->redirected + len > f->check_at) {
-		queued = backlog(f, index ^ 1);
-		if (queued < 0) {
+	} else if (f->redirected + len > f->check_at || !(f->segments % LOOK_EVERY)) {
+		peer = look_at_peer(f, index ^ 1);
+		if (peer.queued < 0) {
 			reason = FLOW_REASON_NO_PEER;
 		} else {
-			if ((__u64)queued + len > f->peak)
-				f->peak = (__u64)queued + len;
-			if (!fits(queued, len, f->limit))
+			if ((__u64)peer.queued + len > f->peak)
+				f->peak = (__u64)peer.queued + len;
+			if (!fits(&peer, len, f->limit))
 				reason = FLOW_REASON_LIMIT;
 			else
-				f->check_at = f->redirected + ((__u64)queued < f->limit ? f->limit - queued : 0);
+				set_check(f, &peer);
 		}
 	}
 
@@ -305,7 +402,7 @@ int shunt_verdict(struct __sk_buff *skb)
 
 	f->redirected += len;
 	f->segments++;
-	if (f->sample && !(f->segments % f->sample))
+	if (f->sample && !(f->segments % f->sample) && !is_asleep(f))
 		notify(f, index, FLOW_REASON_SAMPLE, cookie);
 	if (bpf_sk_redirect_map(skb, &sockets, index ^ 1, 0) == SK_PASS)
 		return leave(SK_PASS, way);

@@ -14,12 +14,14 @@
 #include <stdint.h>
 typedef uint64_t shunt_u64;
 typedef uint32_t shunt_u32;
+typedef uint16_t shunt_u16;
 #else
 typedef __u64 shunt_u64;
 typedef __u32 shunt_u32;
+typedef __u16 shunt_u16;
 #endif
 
-#define SHUNT_ABI_VERSION 3
+#define SHUNT_ABI_VERSION 4
 #define SHUNT_CACHE_LINE __attribute__((aligned(64)))
 
 /* Which side moves the bytes of a direction. */
@@ -38,7 +40,9 @@ enum flow_reason {
 	FLOW_REASON_BROKEN = 5,	   /* bytes are missing or could not be trimmed: the session must be reset */
 	FLOW_REASON_SAMPLE = 6,	   /* no change: another `sample` segments were redirected */
 	FLOW_REASON_WINDOW = 7,	   /* the sender is to see a closed window, which only a reader opens. No change if there are `unread` bytes */
-	FLOW_REASON_MAX = 8,
+	FLOW_REASON_CROWDED = 8, /* no change: a passed segment did not fit into its socket's receive buffer, see `crowded` */
+	FLOW_REASON_OVERFLOW = 9, /* for good: SHUNT_PASSED_MAX. What comes from now on is dropped; the session must be reset */
+	FLOW_REASON_MAX = 10,
 };
 
 struct flow {
@@ -53,7 +57,9 @@ struct flow {
 	shunt_u32 resumes;    /* USER -> KERNEL changes after the first */
 	shunt_u32 reason;     /* enum flow_reason of the last change */
 	shunt_u32 next_seq;   /* TCP sequence number of the next byte that the program has not seen yet */
-	shunt_u32 started;    /* next_seq is valid */
+	shunt_u16 started;    /* next_seq is valid */
+	shunt_u16 crowded;    /* so often were told of passed segments for which the receive buffer had no room: TCP closes the window then, also in front of
+				 what is on its way. Told again when userspace has said `relieved` */
 	/* ---- the user's line ---- */
 	shunt_u64 moved SHUNT_CACHE_LINE; /* of the passed bytes: read *and* written to the peer */
 	shunt_u64 extra; /* whatever else the peer's bytes_acked and send queue contain: relayed before the join, the SYN */
@@ -63,6 +69,7 @@ struct flow {
 	shunt_u32 thread; /* that owns the session: whose ring gets its events */
 	shunt_u32 sample; /* tell of every so many segments (FLOW_REASON_SAMPLE); 0 = never */
 	shunt_u32 unread; /* bytes that were moved, but are still to be read: each of them opens the window once */
+	shunt_u32 relieved; /* `crowded`, as of when userspace last saw to it */
 };
 
 /* What a record of a ring buffer of `events` says. */
@@ -83,14 +90,27 @@ enum flow_exit {
 	FLOW_EXIT_RESUMED = 6,	     /* redirected: this segment brought the direction back */
 	FLOW_EXIT_EVENT_LOST = 7,    /* wanted to pause, but the ring was full: redirected, and tried again at the next segment */
 	FLOW_EXIT_REDIRECT_LOST = 8, /* bpf_sk_redirect_map refused: the segment is gone, the session is being reset */
-	FLOW_EXIT_BROKEN = 9,	     /* dropped: see FLOW_REASON_BROKEN */
+	FLOW_EXIT_BROKEN = 9,	     /* dropped: see FLOW_REASON_BROKEN, FLOW_REASON_OVERFLOW */
 	FLOW_COUNT_TRIMMED = 10,     /* not an exit: segments whose head had come before and was cut off */
 	FLOW_COUNT_WINDOW = 11,	     /* not an exit: segments behind which the window closes, see FLOW_REASON_WINDOW */
 	FLOW_EXIT_MAX = 12,
 };
 
-#define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of a thread's ring: 10,922 records */
-#define SHUNT_EVENTS_ASLEEP 512	       /* while more than this waits, the daemon may be stopped: 21 records */
+/*
+ * A direction with nothing in its peer's queue takes a segment of up to this, however small its limit: more than the largest of
+ * most networks, 64 KB. So every socket's send queue must take that much at once.
+ */
+#define SHUNT_SEGMENT_MAX (128 * 1024)
+
+/*
+ * Passed bytes that are not moved, and that no receive buffer is charged with: they wait behind what the socket's own send queue does not take, and nothing
+ * stops their sender (docs/decisions/008). More than comes while the kernel's worker waits for its CPU, unless that is long; beyond it the session cannot go on.
+ */
+#define SHUNT_PASSED_MAX (64 * 1024 * 1024)
+
+#define SHUNT_EVENTS_SIZE (256 * 1024) /* bytes of a thread's ring, at least: 10,922 records */
+#define SHUNT_EVENT_RECORD (8 + sizeof(struct flow_event)) /* bytes there */
+#define SHUNT_EVENTS_ASLEEP 512 /* while more than this waits, the daemon may be stopped: 21 records. Only what must be is told then */
 
 _Static_assert(sizeof(struct flow) == 128, "struct flow is two cache lines");
 _Static_assert(__builtin_offsetof(struct flow, moved) == 64, "the user's line starts at 64");

@@ -92,7 +92,7 @@ missing_packages()
 		type -P "${probe%:*}" > /dev/null || echo "${probe#*:}"
 	done
 	for probe in include/stdio.h:libc6-dev include/libelf.h:libelf-dev include/zlib.h:zlib1g-dev \
-		include/bpf/libbpf.h:libbpf-dev lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream; do
+		include/bpf/libbpf.h:libbpf-dev include/seccomp.h:libseccomp-dev lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream; do
 		[ -e "/usr/${probe%:*}" ] || echo "${probe#*:}"
 	done
 }

@@ -80,7 +80,7 @@ missing_packages()
 		socat:socat unshare:util-linux mount:mount; do
 		type -P "${probe%:*}" > /dev/null || echo "${probe#*:}"
 	done
-	for probe in stdio.h:libc6-dev libelf.h:libelf-dev zlib.h:zlib1g-dev bpf/libbpf.h:libbpf-dev; do
+	for probe in stdio.h:libc6-dev libelf.h:libelf-dev zlib.h:zlib1g-dev bpf/libbpf.h:libbpf-dev seccomp.h:libseccomp-dev; do
 		[ -e "/usr/include/${probe%:*}" ] || echo "${probe#*:}"
 	done
 }
@@ -281,11 +281,12 @@ is_ready_or_gone()
 	grep -q ' : ready: ' "$T/shunt.err" || is_gone "$DAEMON"
 }
 
+# start_balancer [ARGUMENT...]
 start_balancer()
 {
 	: > "$T/shunt.err" # of the one before
 	# Not with on(): $! would be a shell in between.
-	nsenter "--net=/run/netns/$BALANCER" "$SHUNT" -f "$T/shunt.cfg" >> "$T/shunt.log" 2>> "$T/shunt.err" &
+	nsenter "--net=/run/netns/$BALANCER" "$SHUNT" "$@" -f "$T/shunt.cfg" >> "$T/shunt.log" 2>> "$T/shunt.err" &
 	DAEMON=$!
 	wait_for "the balancer is ready" 10 is_ready_or_gone
 	quote < "$T/shunt.err"
@@ -450,15 +451,27 @@ show_live_flow()
 	bpftool map lookup pinned "$PINS/flows" key "$index" 0 0 0 | quote
 }
 
+# are_in_state STATE PID...
+are_in_state()
+{
+	local state=$1 pid
+
+	shift
+	for pid in "$@"; do
+		is_in_state "$state" "$pid" || return 1
+	done
+}
+
 show_stop()
 {
-	local before after
+	local before after worker
 
 	title "7. The daemon is stopped, the download goes on"
-	kill -STOP "$DAEMON"
-	wait_for "the daemon is stopped" 5 is_in_state T "$DAEMON"
+	worker=$(pgrep -P "$DAEMON")
+	kill -STOP "$DAEMON" "$worker"
+	wait_for "the daemon is stopped" 5 are_in_state T "$DAEMON" "$worker"
 	before=$(size_of_download)
-	say "\$ kill -STOP $DAEMON      (state of the process now: $(state_of "$DAEMON"), it runs no instruction any more)"
+	say "\$ kill -STOP $DAEMON $worker      (supervisor and worker; their states now: $(state_of "$DAEMON") $(state_of "$worker"), they run no instruction any more)"
 	sleep 3
 	after=$(size_of_download)
 	say "The client had $(megabytes "$before"); three seconds later it has $(megabytes "$after")."
@@ -466,13 +479,41 @@ show_stop()
 	wait_for "the download ends" 30 is_gone "$DOWNLOAD"
 	wait "$DOWNLOAD" || fail "curl failed: $(cat "$T/slow.err")"
 	[ "$(hash_of "$T/slow.got")" = "$(hash_of "$T/slow")" ] || fail "the client got other bytes than the server has"
-	say "Now it has all $(megabytes "$(size_of_download)"), with the server's hash, and the daemon is still stopped ($(state_of "$DAEMON"))."
-	kill -CONT "$DAEMON"
+	say "Now it has all $(megabytes "$(size_of_download)"), with the server's hash, and the daemon is still stopped ($(state_of "$worker"))."
+	kill -CONT "$DAEMON" "$worker"
 	wait_for "the session ends" 5 has_sessions 0
-	say "" "\$ kill -CONT $DAEMON" "Now it sees that both ends have closed, and writes the session's log line:"
+	say "" "\$ kill -CONT $DAEMON $worker" "Now it sees that both ends have closed, and writes the session's log line:"
 	tail -n 1 "$T/shunt.log" | quote
 	say "client [accepted] frontend backend/server wait/connect/total ms, bytes to the client, how it ended (-- = in" \
 		"order), sessions process/frontend/backend/server/retries, queues"
+	rm "$T/slow.got"
+}
+
+# has_taken_over TIMES: so many workers have taken sessions over.
+has_taken_over()
+{
+	! is_gone "$DAEMON" || fail "the balancer is gone"
+	[ "$(grep -c 'sessions taken over' "$T/shunt.err")" -ge "$1" ]
+}
+
+show_survival()
+{
+	local said
+
+	title "8. The worker is killed, the program replaced, and the download goes on"
+	said=$(wc -l < "$T/shunt.err")
+	start_slow_download
+	say "" "\$ kill -KILL $(pgrep -P "$DAEMON")      (the worker, in the middle of the next download)"
+	pkill -KILL -P "$DAEMON"
+	wait_for "another worker" 10 has_taken_over 1
+	say "\$ kill -USR2 $DAEMON      (the supervisor: another version of the program would take its place now; here it is the same)"
+	kill -USR2 "$DAEMON"
+	wait_for "the upgrade" 20 has_taken_over 2
+	tail -n "+$((said + 1))" "$T/shunt.err" | quote
+	wait_for "the download ends" 30 is_gone "$DOWNLOAD"
+	wait "$DOWNLOAD" || fail "curl failed: $(cat "$T/slow.err")"
+	[ "$(hash_of "$T/slow.got")" = "$(hash_of "$T/slow")" ] || fail "the client got other bytes than the server has"
+	say "" "The client has all $(megabytes "$(size_of_download)"), with the server's hash; the process is still $DAEMON."
 	rm "$T/slow.got"
 }
 
@@ -480,10 +521,10 @@ show_kill()
 {
 	local status=0
 
-	title "8. The daemon is killed: nobody takes half a file for a whole one"
+	title "9. The supervisor is killed: nobody takes half a file for a whole one"
 	start_slow_download
 	{ kill -KILL "$DAEMON"; wait "$DAEMON" || :; } 2> /dev/null
-	say "\$ kill -KILL $DAEMON      (in the middle of the next download)"
+	say "\$ kill -KILL $DAEMON      (the supervisor, in the middle of the next download; its worker dies with it)"
 	wait "$DOWNLOAD" || status=$?
 	quote < "$T/slow.err"
 	[ "$status" -eq 56 ] || fail "expected curl to see a reset (its exit status 56), got $status"
@@ -508,6 +549,7 @@ inside()
 	show_downloads
 	show_live_flow
 	show_stop
+	show_survival
 	show_kill
 	printf '\ndemo: all good\n'
 }

@@ -191,6 +191,61 @@ a_killed_daemon_resets_its_sessions_and_another_one_starts()
 	stop
 }
 
+has_taken_over()
+{
+	[ "$(grep -c "sessions taken over" "$T/shunt.err")" -ge "$1" ]
+}
+
+worker_of_shunt()
+{
+	worker shunt
+}
+
+supervisor()
+{
+	echo "${PID[shunt]}"
+}
+
+# outlived SIGNAL COMMAND: random sessions, and again and again the signal to the process that the command prints.
+outlived()
+{
+	local taken=0 seed=${SHUNT_NET_SEED:-$RANDOM} forgiven
+
+	note "seed $seed"
+	start "maxconn 100"
+	spawn_server serve serve --listen 127.0.0.1:9001 --forgive-resets
+	spawn drive "$PEER" drive --connect 127.0.0.1:8080 --sessions 400 --concurrency 16 --max-bytes 512k --slow 10 --reset 10 \
+		--delays 50 --seed "$seed" --timeout "$PATIENCE" --forgive-resets
+	while is_running drive; do
+		nap 0.2
+		taken=$((taken + 1))
+		kill "-$1" "$($2)"
+		wait_until "another worker" "$PATIENCE" has_taken_over "$taken"
+	done
+	join drive $((2 * PATIENCE))
+	stop_server serve
+	forgiven=$(field forgiven "$T/drive.out")
+	note "$taken times, $forgiven of 400 sessions reset, $(info SessionsAdopted) taken over, $(info SessionsLost) lost"
+	note_movers
+	expect_ge "times" "$taken" 3
+	expect_eq "sessions that were reset" "$forgiven" 0
+	expect_eq "errors at the servers" "$(field errors "$T/serve.out")" 0
+	expect_eq WorkerDeaths "$(info WorkerDeaths)" "$([ "$1" = USR2 ] && echo 0 || echo "$taken")"
+	wait_until "CurrConns 0" "$PATIENCE" equals 0 info CurrConns
+	[ "$1" = KILL ] || DESCRIPTORS=$(descriptors) # the supervisor that took over has others of its own
+	stop
+}
+
+sessions_outlive_their_worker()
+{
+	outlived KILL worker_of_shunt
+}
+
+sessions_outlive_upgrades()
+{
+	outlived USR2 supervisor
+}
+
 # What the kernel refuses, the daemon does itself, and says so.
 without_privileges_userspace_moves_the_bytes()
 {
@@ -210,5 +265,7 @@ run every_edge_case_is_right
 run a_bulk_transfer_keeps_its_hash
 run a_slow_reader_gets_every_byte
 run a_killed_daemon_resets_its_sessions_and_another_one_starts
+run sessions_outlive_their_worker
+run sessions_outlive_upgrades
 run without_privileges_userspace_moves_the_bytes
 net_end

@@ -54,14 +54,14 @@ TEST_GLOBS=(
 # Files of the project that tests need, at the same place in the guest; patterns may match nothing,
 # names must exist.
 GUEST_FILES=(
-	build/shunt build/shunt-dice build/shunt-scaled build/shunt-mortal build/exact build/edges build/changing
+	build/shunt build/shunt-dice build/shunt-scaled build/shunt-mortal build/shunt-next build/shunt-jumpy build/shunt-older build/exact build/edges build/changing build/flood
 	scripts/lib.sh
 )
 
 # Programs of this machine that tests call; whatever else they call is busybox. Beware that busybox
 # runs its own imitation of a program even when the real one is there: when a test calls "xargs ip",
 # it needs the real xargs as well. sh, env and timeout are always real.
-GUEST_BINARIES=(bash bpftool ip ss unshare nsenter setpriv socat getconf find)
+GUEST_BINARIES=(bash bpftool ip ss unshare nsenter setpriv socat getconf find pgrep)
 
 # Kernel modules to load; what they depend on comes along, what is built in is left out.
 GUEST_MODULES=(veth tls)
@@ -72,6 +72,7 @@ declare -A PACKAGE_OF=(
 	[ip]=iproute2
 	[ss]=iproute2
 	[find]=findutils
+	[pgrep]=procps
 	[unshare]=util-linux
 	[nsenter]=util-linux
 	[setpriv]=util-linux

@@ -25,6 +25,7 @@
 #	SHUNT_BUILD	where shunt and the tools are	build
 #			(of a sanitized build, any complaint fails the test)
 #	SHUNT_NBTHREAD	threads of each daemon		the daemon's own choice
+#	SHUNT_FLAGS	arguments of each daemon (-db: no supervisor, but where a test asks for one)
 #	SHUNT_WRAP	words in front of the daemon	(setarch -R, for one with the thread sanitizer)
 #	SHUNT_NET_SEED	of random sessions (each test prints the one it used)
 #	SHUNT_NET_KEEP	directory: gets $T of each failed test
@@ -47,10 +48,14 @@ BIN=$HOME_DIR/bin
 DAEMON=$BIN/balancer
 DICE=$BIN/dice	 # shunt-dice: throws dice for the movers
 MORTAL=$BIN/mortal # shunt-mortal: its worker dies where SHUNT_MORTAL (tests/tools/mortal.c) says
+NEXT=$BIN/next	 # shunt-next: a later version, with another program in the kernel
+JUMPY=$BIN/jumpy # shunt-jumpy: its clock is put forward and back by the file SHUNT_CLOCK (tests/tools/jumpy.c)
 SCALED=$BIN/scaled # shunt-scaled: chooses as if everything were a hundred times as fast
+OLDER=$BIN/older # shunt-older: takes the kernel for one that does not count what is unread; and throws dice
 PEER=$BIN/peer	 # exact
 CASES=$BIN/cases # edges
 CHANGER=$BIN/changer # changing
+FLOOD=$BIN/attacker	 # flood
 T=$HOME_DIR/t			    # of the running test
 COMPLAINTS=$HOME_DIR/complaints	    # of the sanitizers
 STATS=$T/stats.sock
@@ -74,7 +79,7 @@ net_begin()
 	for tool in "${NEEDED[@]}"; do
 		PATH=$PATH:/usr/sbin:/sbin type -P "$tool" > /dev/null || missing+=("$tool")
 	done
-	for tool in shunt shunt-dice shunt-scaled shunt-mortal exact edges changing; do
+	for tool in shunt shunt-dice shunt-scaled shunt-mortal shunt-next shunt-jumpy shunt-older exact edges changing flood; do
 		[ -x "$BUILD/$tool" ] || missing+=("$BUILD/$tool (make all tools)")
 	done
 	[ "$(id -u)" -eq 0 ] || missing+=("root")
@@ -112,10 +117,11 @@ prepare_machine()
 		mkdir -p "$BIN" "$T" /run/netns &&
 		mount -t bpf -o mode=700 bpf /sys/fs/bpf &&
 		cp "$BUILD/shunt" "$DAEMON" && cp "$BUILD/shunt-dice" "$DICE" && cp "$BUILD/shunt-scaled" "$SCALED" &&
-		cp "$BUILD/shunt-mortal" "$MORTAL" &&
+		cp "$BUILD/shunt-mortal" "$MORTAL" && cp "$BUILD/shunt-next" "$NEXT" && cp "$BUILD/shunt-jumpy" "$JUMPY" && cp "$BUILD/shunt-older" "$OLDER" &&
 		cp "$BUILD/exact" "$PEER" &&
 		cp "$BUILD/edges" "$CASES" &&
 		cp "$BUILD/changing" "$CHANGER" &&
+		cp "$BUILD/flood" "$FLOOD" &&
 		ip link set lo up || return 1
 	: > "$HOME_DIR/results"
 	listen_to_sanitizers || return 1
@@ -129,6 +135,11 @@ prepare_machine()
 
 # A daemon in the background, one that is expected to fail, or to be killed, could not tell by its exit status or stderr: so a
 # complaint goes into a file. Little freed memory is kept from being used again (quarantine), or the tests would take it for a leak.
+is_sanitized()
+{
+	grep -qa __asan_init "$BIN/balancer"
+}
+
 listen_to_sanitizers()
 {
 	local log="log_path=$COMPLAINTS/sanitizer"
@@ -388,6 +399,11 @@ is_listening()
 	ss -Hln "${2:--t}" "sport = :$1" | grep -q .
 }
 
+refuses_connections()
+{
+	! { : <> "/dev/tcp/127.0.0.1/$1"; } 2> /dev/null
+}
+
 has_line()
 {
 	grep -q -- "$2" "$1" 2> /dev/null
@@ -509,7 +525,7 @@ spawn_shunt()
 	[ -z "${SHUNT_NBTHREAD:-}" ] || has_line "$T/$name.cfg" nbthread ||
 		printf 'global\n  nbthread %s\n' "$SHUNT_NBTHREAD" >> "$T/$name.cfg"
 	# shellcheck disable=SC2086 # words
-	spawn "$name" ${RUN_AS:-} ${SHUNT_WRAP:-} "$DAEMON" -f "$T/$name.cfg" "$@"
+	spawn "$name" ${RUN_AS:-} ${SHUNT_WRAP:-} "$DAEMON" -f "$T/$name.cfg" ${SHUNT_FLAGS:-} "$@"
 }
 
 # start_shunt [NAME [ARGUMENT...]]: the same (NAME: shunt), and waits until it is ready.
@@ -582,6 +598,24 @@ worker()
 	pgrep -P "${PID[$1]}" || echo "${PID[$1]}"
 }
 
+# has_another_worker PID: is there one, and is it not that one?
+has_another_worker()
+{
+	local now
+
+	now=$(pgrep -P "${PID[shunt]}") && [ "$now" != "$1" ]
+}
+
+# kill_worker: with SIGKILL; returns when there is another one.
+kill_worker()
+{
+	local old
+
+	old=$(worker shunt)
+	kill -KILL "$old"
+	wait_until "another worker" 10 has_another_worker "$old"
+}
+
 # memory NAME FIELD (VmRSS, VmHWM): in kB.
 memory()
 {
@@ -605,6 +639,60 @@ expect_no_leftovers()
 	fi
 }
 
+# ---- upgrades ----
+
+# From here on the daemon of the test is a file of its own, which others are put in the place of.
+install_daemon()
+{
+	cp "$DAEMON" "$T/daemon"
+	DAEMON=$T/daemon
+}
+
+# install_next FILE: as a package's upgrade does it, in one step.
+install_next()
+{
+	cp "$1" "$T/daemon.new"
+	chmod +x "$T/daemon.new"
+	mv "$T/daemon.new" "$T/daemon"
+}
+
+# install_script LINE...: a program that is no balancer.
+install_script()
+{
+	printf '%s\n' '#!/bin/bash' "$@" > "$T/script"
+	install_next "$T/script"
+}
+
+times_said()
+{
+	grep -c -- "$1" "$T/shunt.err" || :
+}
+
+# upgrade: sends the signal; returns when the new program's worker serves.
+upgrade()
+{
+	local before
+
+	before=$(times_said "sessions taken over")
+	kill -USR2 "${PID[shunt]}"
+	wait_until "another program" 20 at_least $((before + 1)) times_said "sessions taken over"
+	wait_until "its supervisor alone" 5 equals 1 children
+	wait_until "its answer" 5 at_least 0 info CurrConns
+}
+
+children()
+{
+	pgrep -c -P "${PID[shunt]}"
+}
+
+# Who goes on with the old program is nobody's child of ours.
+end_guardian()
+{
+	kill -INT "${PID[shunt]}"
+	wait_until "its end" 10 has_ended shunt
+	PID[shunt]=
+}
+
 # ---- memory of the machine ----
 
 # machine_memory FIELD...: of /proc/meminfo, in kB.
@@ -618,6 +706,7 @@ watch_memory()
 {
 	local min=999999999999 max=0 now page
 
+	trap - ERR # who is killed has not failed
 	page=$(getconf PAGESIZE)
 	while :; do
 		now=$(machine_memory MemAvailable)

@@ -223,7 +223,7 @@ thread_ticks()
 {
 	local task
 
-	for task in "/proc/${PID[shunt]}/task/"*; do
+	for task in "/proc/$(worker shunt)/task/"*; do
 		sed 's/.*) //' "$task/stat" | awk '{ print $12 + $13 }'
 	done | xargs
 }

@@ -562,14 +562,15 @@ static void the_kernel_qualifies_at_once_and_session_0_is_unused_afterwards(void
 	struct rig *rig = *state;
 	uint64_t began, counters[FLOW_EXIT_MAX], zeros[FLOW_EXIT_MAX] = {0};
 	unsigned int fds;
-	bool tells_unread;
+	enum sock_unread unread;
 	char why[300] = "";
 
 	rig_load(rig, &(struct rig_options){.max_sessions = 2});
 	fds = count_fds();
 	began = now_ns();
-	if (qualify(rig->sp, &tells_unread, why, sizeof(why)) < 0)
+	if (qualify(rig->sp, &unread, why, sizeof(why)) < 0)
 		fail_msg("%s", why);
+	assert_int_not_equal(unread, SOCK_UNREAD_UNKNOWN); /* or a worker could not be followed by another */
 	assert_true(now_ns() - began < 2 * NS_PER_SEC); /* of an emulated machine; else 200 ms */
 	assert_int_equal(count_fds(), fds);
 	assert_int_equal(count_slots(), 0);
@@ -585,6 +586,91 @@ static void the_kernel_qualifies_at_once_and_session_0_is_unused_afterwards(void
 	exchange(rig->client, rig->server, 60000);
 	exchange(rig->server, rig->client, 60000);
 	rig_assert_accounts(rig);
+}
+
+/* Both ways of asking, where the kernel has both, say what was passed and not taken; being shown takes nothing. */
+static void assert_unread(struct rig *rig, bool told, uint64_t bytes)
+{
+	struct sock_progress p;
+	int error = 0;
+
+	for (enum sock_unread how = told ? SOCK_UNREAD_TOLD : SOCK_UNREAD_SHOWN; how <= SOCK_UNREAD_SHOWN; how++) {
+		assert_int_equal(sock_look_at_unread(rig->ends[0], how, &error), bytes);
+		assert_int_equal(sock_progress(rig->ends[0], how, &p), 0);
+		assert_int_equal(p.unread, bytes);
+		assert_true(!error && !p.error && !p.told);
+	}
+}
+
+static void what_is_unread_can_be_told(void **state)
+{
+	static char data[1000 * 1000];
+	static const uint32_t sizes[] = { 1, 4095, 4096, 4097, 5000, 300 * KB, sizeof(data) };
+	struct rig_options o = { .max_sessions = 2, .limit = 4 * MB };
+	enum sock_unread unread;
+	struct rig *rig = *state;
+	struct sock_progress p;
+	char why[300];
+	int error;
+
+	rig_load(rig, &o);
+	assert_int_equal(qualify(rig->sp, &unread, why, sizeof(why)), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		rig_connect(rig, &o);
+		rig->no_pump[0] = true;
+		set_int(rig->ends[0], SOL_SOCKET, SO_RCVBUFFORCE, 8 * MB);
+		assert_ok(rig_join(rig, false, false));
+		assert_true(splice_has(rig->sp, 0, rig->joins[0].cookie));
+		assert_false(splice_has(rig->sp, 1, rig->joins[0].cookie));
+		assert_unread(rig, unread == SOCK_UNREAD_TOLD, 0);
+		stream_fill(data, 0, 0, sizes[i]);
+		send_all(rig->client, data, sizes[i]);
+		wait_until(flow_get(rig_flow(rig, 0), passed) == sizes[i]);
+		wait_until(sock_look_at_unread(rig->ends[0], unread, &error) == sizes[i]);
+		assert_unread(rig, unread == SOCK_UNREAD_TOLD, sizes[i]);
+		recv_all(rig->ends[0], data, 1);
+		assert_unread(rig, unread == SOCK_UNREAD_TOLD, sizes[i] - 1);
+
+		/* What a reset says is kept as long as there is something to show; then whoever was shown nothing has it. */
+		sock_close_reset(rig->client);
+		rig->client = -1;
+		wait_poll(rig->ends[0], POLLERR);
+		assert_int_equal(sock_progress(rig->ends[0], SOCK_UNREAD_SHOWN, &p), 0);
+		assert_true(p.gone && p.error);
+		assert_int_equal(p.unread, sizes[i] - 1);
+		assert_int_equal(p.told, sizes[i] == 1 ? ECONNRESET : 0);
+		assert_int_equal(sock_error(rig->ends[0]), sizes[i] == 1 ? 0 : ECONNRESET);
+		rig_leave(rig, true);
+		rig_hang_up(rig);
+	}
+}
+
+/* To be shown some megabytes takes longer than the next acknowledgment of what goes the other way. */
+static void what_is_unread_can_be_told_beside_traffic(void **state)
+{
+	static char data[10 * MB];
+	struct rig_options o = { .limit = 4 * MB };
+	struct rig *rig = *state;
+	struct sock_progress p;
+	uint64_t began;
+
+	rig_open(rig, &o);
+	rig->no_pump[0] = true;
+	set_int(rig->ends[0], SOL_SOCKET, SO_RCVBUFFORCE, 32 * MB);
+	assert_ok(rig_join(rig, false, true));
+	send_all(rig->client, data, sizeof(data));
+	wait_until(flow_get(rig_flow(rig, 0), passed) == sizeof(data));
+	rig->senders[1].burst = 4; /* so the limit is never reached, and the kernel needs nobody */
+	rig->senders[1].follower = &rig->receivers[1];
+	rig_traffic(rig, 1, ENDLESS, 1000);
+	rig_until(rig, traffic_done(&rig->receivers[1]) > MB);
+	began = now_ns();
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(sock_progress(rig->ends[0], SOCK_UNREAD_SHOWN, &p), 0);
+		assert_int_equal(p.unread, sizeof(data));
+	}
+	assert_true(now_ns() - began < 10 * NS_PER_SEC); /* of an emulated machine; else some ms each */
+	rig_finish_traffic(rig, 1);
 }
 
 static void ipv4_and_ipv6_are_carried_in_every_mixture(void **state)
@@ -632,6 +718,8 @@ int main(int argc, char **argv)
 		rig_test(a_segment_of_a_socket_without_a_slot_is_passed),
 		rig_test(a_new_session_in_the_same_slot_gets_no_byte_of_the_old_one),
 		rig_test(the_kernel_qualifies_at_once_and_session_0_is_unused_afterwards),
+		rig_test(what_is_unread_can_be_told),
+		rig_test(what_is_unread_can_be_told_beside_traffic),
 		rig_test(ipv4_and_ipv6_are_carried_in_every_mixture),
 	};
 

@@ -7,8 +7,11 @@
  */
 #include "bpf_help.h"
 
+#include <bpf/bpf.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "sock.h"
@@ -107,6 +110,75 @@ static void drain(struct rig *rig, uint64_t received, uint64_t sent)
 		assert_int_not_equal(len, 0);
 		received += (uint64_t)len;
 	}
+}
+
+/*
+ * Nobody reads what direction 0 carries. Direction 1 is not read either, so it is passed; that must close its sender's window.
+ * Then all is read, and arrives.
+ */
+static void expect_passing_to_stop_the_server(struct rig *rig, uint64_t sent)
+{
+	uint64_t before = 0, now;
+
+	rig->no_pump[1] = true;
+	traffic_send(&rig->senders[1], rig->server, 1, ENDLESS, 65536);
+	for (int quiet = 0; quiet < 250; quiet++, before = now) {
+		rig_turn(rig);
+		now = traffic_done(&rig->senders[1]);
+		assert_true(now < 64 * MB);
+		if (now != before)
+			quiet = 0;
+	}
+	assert_int_equal(flow_get(rig_flow(rig, 1), mode), FLOW_USER);
+	assert_int_equal(traffic_join(&rig->senders[1], true), 0);
+	traffic_receive(&rig->receivers[1], rig->client, 1, traffic_done(&rig->senders[1]), 65536);
+	rig->no_pump[0] = rig->no_pump[1] = false;
+	drain(rig, 0, sent);
+	rig_until(rig, traffic_done(&rig->receivers[1]) == traffic_done(&rig->senders[1]));
+	rig_assert_accounts(rig);
+}
+
+/*
+ * What a socket cannot take of a redirected segment stands before what is passed of the other direction, which then is charged
+ * to nobody (docs/decisions/008). A segment larger than the limit is redirected when nothing else waits. It leaves in pieces, of
+ * which only the first finds a window; the send queue must take the others too.
+ */
+static void a_segment_above_the_limit_does_not_stand_before_what_is_passed(void **state)
+{
+	const uint32_t first = 16 * KB, large = 60 * KB;
+	struct rig *rig = *state;
+	uint64_t sent;
+
+	rig_open(rig, &(struct rig_options){ .limit = 4 * KB, .front.rcvbuf = { 32768, MB }, .back.rcvbuf[1] = 32768 });
+	assert_ok(rig_join(rig, true, true));
+	sent = offer_piece(rig, 0, first);
+	wait_until(rig_backlog(rig, 0) == 0);
+	sent = offer_piece(rig, sent, large);
+	assert_int_equal(sent, first + large);
+	wait_until(flow_get(rig_flow(rig, 0), redirected) == sent);
+	expect_passing_to_stop_the_server(rig, sent);
+}
+
+/* The same where the limit is far, but the send queue full: of bytes that were sent, or of small segments. */
+static void a_full_send_queue_does_not_stand_before_what_is_passed(void **state)
+{
+	struct rig *rig = *state;
+	uint64_t sent = 0;
+
+	rig_open(rig, &(struct rig_options){ .limit = 8 * MB, .front.rcvbuf[0] = 32768, .back.rcvbuf[1] = 32768 });
+	set_int(rig->ends[1], SOL_SOCKET, SO_SNDBUF, 256 * KB);
+	assert_ok(rig_join(rig, true, true));
+	rig->no_pump[0] = true;
+	for (int quiet = 0; quiet < 250; quiet++) {
+		uint64_t before = sent;
+
+		sent = offer_piece(rig, sent, 10000);
+		assert_true(sent < 64 * MB);
+		if (sent != before)
+			quiet = 0;
+	}
+	assert_int_equal(flow_get(rig_flow(rig, 0), mode), FLOW_USER);
+	expect_passing_to_stop_the_server(rig, sent);
 }
 
 /*
@@ -390,6 +462,14 @@ static void the_kernel_moves_only_the_direction_that_it_may(void **state)
 
 /* ---- the ring ---- */
 
+/* A joined rig; up says whether the kernel may move its first direction, whose flow is returned. */
+static struct flow *open_joined(struct rig *rig, bool up)
+{
+	rig_open(rig, &(struct rig_options){0});
+	assert_ok(rig_join(rig, up, true));
+	return rig_flow(rig, 0);
+}
+
 static void send_byte(struct rig *rig, char c)
 {
 	assert_int_equal(send(rig->client, &c, 1, MSG_NOSIGNAL), 1);
@@ -422,18 +502,97 @@ static void count_event(void *arg, const struct flow_event *e)
 	reasons[e->reason]++;
 }
 
+/* A segment that was promised room comes into a buffer that has none any more. All of it is carried to the server then. */
+static void crowd(struct rig *rig)
+{
+	static char bytes[20000];
+	int small = 4096, large = 1 << 20, unread = 0;
+
+	send_all(rig->client, bytes, sizeof(bytes));
+	wait_until(ioctl(rig->ends[0], SIOCINQ, &unread) == 0 && unread == (int)sizeof(bytes));
+	assert_ok(setsockopt(rig->ends[0], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)));
+	send_byte(rig, 'c');
+	wait_until(ioctl(rig->ends[0], SIOCINQ, &unread) == 0 && unread == (int)sizeof(bytes) + 1);
+	assert_ok(setsockopt(rig->ends[0], SOL_SOCKET, SO_RCVBUF, &large, sizeof(large))); /* which reading tells */
+	for (size_t i = 0; i <= sizeof(bytes); i++)
+		carry_byte(rig);
+	recv_all(rig->server, bytes, sizeof(bytes));
+	expect_byte(rig, 'c');
+}
+
+static void a_buffer_without_room_is_told_once(void **state)
+{
+	uint64_t reasons[FLOW_REASON_MAX] = {0};
+	struct rig *rig = *state;
+	struct flow *f;
+
+	f = open_joined(rig, false);
+	send_byte(rig, 'a');
+	carry_byte(rig);
+	expect_byte(rig, 'a');
+	splice_dispatch(rig->sp, 0, count_event, reasons);
+	assert_int_equal(reasons[FLOW_REASON_CROWDED], 0);
+	for (int i = 0; i < 3; i++) {
+		crowd(rig);
+		splice_dispatch(rig->sp, 0, count_event, reasons);
+		assert_int_equal(reasons[FLOW_REASON_CROWDED], 1);
+	}
+	flow_set(f, relieved, flow_get(f, crowded));
+	crowd(rig);
+	splice_dispatch(rig->sp, 0, count_event, reasons);
+	assert_int_equal(reasons[FLOW_REASON_CROWDED], 2);
+	rig_assert_accounts(rig);
+}
+
+static bool is_acknowledged(int fd)
+{
+	int queued = 0;
+
+	assert_ok(ioctl(fd, SIOCOUTQ, &queued));
+	return !queued;
+}
+
+/* As if so much were on its way up, charged to nobody. */
+static void more_than_anybody_would_hold_is_told_and_dropped(void **state)
+{
+	uint64_t reasons[FLOW_REASON_MAX] = {0};
+	struct rig *rig = *state;
+	struct flow *f;
+
+	f = open_joined(rig, false);
+	send_byte(rig, 'a');
+	wait_until(flow_get(f, passed) == 1);
+	flow_set(f, moved, 1 - (uint64_t)SHUNT_PASSED_MAX);
+	send_byte(rig, 'b');
+	wait_until(flow_get(f, passed) == 2);
+	splice_dispatch(rig->sp, 0, count_event, reasons);
+	assert_int_equal(reasons[FLOW_REASON_OVERFLOW], 0);
+	flow_set(f, moved, 2 - (uint64_t)SHUNT_PASSED_MAX - MB);
+	for (int i = 0; i < 3; i++)
+		send_byte(rig, 'c');
+	wait_until(exits(rig, FLOW_EXIT_BROKEN) > 0);
+	/* Also when there is room again. */
+	flow_set(f, moved, 2);
+	flow_set(f, want_kernel, 1);
+	send_byte(rig, 'd');
+	wait_until(is_acknowledged(rig->client));
+	assert_int_equal(flow_get(f, passed), 2);
+	assert_int_equal(flow_get(f, redirected), 0);
+	splice_dispatch(rig->sp, 0, count_event, reasons);
+	assert_int_equal(reasons[FLOW_REASON_OVERFLOW], 1);
+	assert_int_equal(f->reason, FLOW_REASON_OVERFLOW);
+}
+
 static void with_a_full_ring_a_direction_does_not_change_its_mover(void **state)
 {
-	const uint32_t records = SHUNT_EVENTS_SIZE / (8 + sizeof(struct flow_event));
+	const uint32_t records = SHUNT_EVENTS_SIZE / SHUNT_EVENT_RECORD;
 	uint64_t reasons[FLOW_REASON_MAX] = {0};
 	struct rig *rig = *state;
 	uint32_t events = 0;
 	struct flow *f;
 	bool was_user;
 
-	rig_open(rig, &(struct rig_options){0});
-	assert_ok(rig_join(rig, true, true));
-	f = rig_flow(rig, 0);
+	f = open_joined(rig, true);
 
 	/* Each byte changes the mover, until there is no room for its event. */
 	for (;;) {
@@ -483,6 +642,48 @@ static void with_a_full_ring_a_direction_does_not_change_its_mover(void **state)
 	rig_assert_accounts(rig);
 }
 
+static void ring_has_room_for_the_changes_of_every_direction(void **state)
+{
+	struct rig *rig = *state;
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
+
+	rig_load(rig, &(struct rig_options){ .max_sessions = 10000 });
+	assert_ok(bpf_obj_get_info_by_fd(map_fd("event_ring"), &info, &len));
+	assert_in_range(info.max_entries, 10000 * 8 * SHUNT_EVENT_RECORD, 2 * 1024 * 1024);
+}
+
+/* A daemon that is stopped, and traffic that goes on: nothing may take the room of the event that bounds a direction. */
+static void samples_leave_the_ring_of_a_stopped_daemon_to_changes(void **state)
+{
+	uint64_t reasons[FLOW_REASON_MAX] = {0};
+	struct rig *rig = *state;
+	struct flow *f;
+
+	f = open_joined(rig, true);
+	flow_set(f, sample, 1);
+	for (int i = 0; i < 100; i++) {
+		send_byte(rig, 's');
+		expect_byte(rig, 's');
+	}
+	flow_set(f, want_kernel, 0);
+	send_byte(rig, 'p');
+	assert_int_equal(flow_get(f, mode), FLOW_USER);
+	splice_dispatch(rig->sp, 0, count_event, reasons);
+	assert_int_equal(reasons[FLOW_REASON_SAMPLE], SHUNT_EVENTS_ASLEEP / SHUNT_EVENT_RECORD + 1);
+	assert_int_equal(reasons[FLOW_REASON_WITHDRAWN], 1);
+	flow_set(f, want_kernel, 1);
+	carry_byte(rig);
+	expect_byte(rig, 'p');
+	for (int i = 0; i < 3; i++) {
+		send_byte(rig, 's');
+		expect_byte(rig, 's');
+	}
+	splice_dispatch(rig->sp, 0, count_event, reasons);
+	assert_int_equal(reasons[FLOW_REASON_SAMPLE], SHUNT_EVENTS_ASLEEP / SHUNT_EVENT_RECORD + 4);
+	rig_assert_accounts(rig);
+}
+
 /* Both refusals must be shown, whichever of the two the size of the ring brings about first. */
 static void with_a_full_ring_a_paused_direction_is_passed_until_there_is_room(void **state)
 {
@@ -490,9 +691,7 @@ static void with_a_full_ring_a_paused_direction_is_passed_until_there_is_room(vo
 	struct rig *rig = *state;
 	struct flow *f, *fill;
 
-	rig_open(rig, &(struct rig_options){0});
-	assert_ok(rig_join(rig, true, true));
-	f = rig_flow(rig, 0);
+	f = open_joined(rig, true);
 	fill = rig_flow(rig, 1);
 	flow_set(f, want_kernel, 0);
 	send_byte(rig, 'a');
@@ -512,7 +711,7 @@ static void with_a_full_ring_a_paused_direction_is_passed_until_there_is_room(vo
 			flow_set(fill, moved, fill->moved + 1);
 		}
 		recv_all(rig->client, &c, 1);
-		if (fill->resumes + fill->pauses + 1 == SHUNT_EVENTS_SIZE / 24 &&
+		if (fill->resumes + fill->pauses + 1 == SHUNT_EVENTS_SIZE / SHUNT_EVENT_RECORD &&
 		    flow_get(fill, mode) == FLOW_USER)
 			break;
 	}
@@ -536,6 +735,8 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		rig_test(a_fast_sender_is_stopped_by_a_receiver_that_does_not_read),
+		rig_test(a_segment_above_the_limit_does_not_stand_before_what_is_passed),
+		rig_test(a_full_send_queue_does_not_stand_before_what_is_passed),
 		rig_test(what_waits_before_the_join_counts_against_the_limit),
 		rig_test(a_transfer_with_a_limit_of_4k_changes_its_mover_a_thousand_times),
 		rig_test(a_transfer_with_a_limit_of_64k_changes_its_mover_a_thousand_times),
@@ -543,6 +744,10 @@ int main(int argc, char **argv)
 		rig_test(an_event_is_never_seen_before_the_change_that_it_tells),
 		rig_test(a_direction_is_withdrawn_and_given_back_under_load),
 		rig_test(the_kernel_moves_only_the_direction_that_it_may),
+		rig_test(ring_has_room_for_the_changes_of_every_direction),
+		rig_test(samples_leave_the_ring_of_a_stopped_daemon_to_changes),
+		rig_test(a_buffer_without_room_is_told_once),
+		rig_test(more_than_anybody_would_hold_is_told_and_dropped),
 		rig_test(with_a_full_ring_a_direction_does_not_change_its_mover),
 		rig_test(with_a_full_ring_a_paused_direction_is_passed_until_there_is_room),
 	};

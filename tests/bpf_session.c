@@ -10,6 +10,9 @@
 #include "bpf_help.h"
 
 #include <errno.h>
+#include <linux/sock_diag.h>
+#include <netinet/tcp.h>
+#include <sched.h>
 #include <string.h>
 
 #include "conf.h"
@@ -99,6 +102,7 @@ static void world_start(struct world *w)
 		.stats = &w->stats,
 		.tuning = {.limit = w->limit, .begin = w->limit},
 		.budget = &w->budget,
+		.unread = SOCK_UNREAD_TOLD,
 		.ended = on_ended,
 		.arg = w,
 	};
@@ -281,6 +285,17 @@ static struct lane *meet(struct world *w)
 	return &w->lanes[0];
 }
 
+/* The same, but what the server says is left to userspace. */
+static struct lane *meet_half(struct world *w)
+{
+	world_init(w, 1);
+	w->proxies[0]->splice_response = SPLICE_OFF;
+	world_start(w);
+	lane_meet(w, &w->lanes[0], 1);
+	world_until(w, view(w).splicing);
+	return &w->lanes[0];
+}
+
 /* ---- bytes ---- */
 
 static void the_kernel_moves_the_bytes_of_both_directions(void **state)
@@ -376,6 +391,126 @@ static void a_client_that_does_not_read_can_still_upload(void **state)
 	lane->server.to_send = lane->server.sent;
 	lane->client.deaf = false;
 	lane_part(&w, lane);
+	world_done(&w);
+}
+
+/* The kernel's workers of this CPU, which bring passed and redirected bytes on their way, stand still. */
+static void hold_workers(bool hold)
+{
+	const struct sched_param first = {.sched_priority = hold ? 1 : 0};
+	static cpu_set_t all;
+	cpu_set_t here;
+
+	if (hold) {
+		assert_ok(sched_getaffinity(0, sizeof(all), &all));
+		CPU_ZERO(&here);
+		CPU_SET((size_t)sched_getcpu(), &here);
+		assert_ok(sched_setaffinity(0, sizeof(here), &here));
+	}
+	assert_ok(sched_setscheduler(0, hold ? SCHED_FIFO : SCHED_OTHER, &first));
+	if (!hold && CPU_COUNT(&all))
+		assert_ok(sched_setaffinity(0, sizeof(all), &all));
+}
+
+/* The server says so much behind a request that waits for a worker, so that it is charged to nobody. The workers are held afterwards. */
+static void answer_behind_a_request(struct lane *lane, uint64_t bytes)
+{
+	hold_workers(true);
+	lane->client.to_send = KB;
+	lane->server.to_send = bytes;
+	for (int i = 0; i < 1000 && lane->server.sent < bytes; i++) {
+		peer_step(&lane->client);
+		peer_step(&lane->server);
+	}
+}
+
+/* The daemon's socket that is connected with it. */
+static int other_end(const struct peer *p)
+{
+	struct sockaddr_storage own, peer;
+	socklen_t len = sizeof(own);
+
+	assert_ok(getsockname(p->fd, (struct sockaddr *)&own, &len));
+	for (int fd = 0; fd < 1024; fd++) {
+		socklen_t peer_len = sizeof(peer);
+
+		if (getpeername(fd, (struct sockaddr *)&peer, &peer_len) == 0 && peer_len == len && !memcmp(&peer, &own, len))
+			return fd;
+	}
+	fail_msg("nobody is connected with it");
+	return -1;
+}
+
+/* Its receive buffer holds that much and more. */
+static bool is_charged_with(int fd, uint32_t bytes)
+{
+	uint32_t memory[SK_MEMINFO_VARS];
+	socklen_t len = sizeof(memory);
+
+	assert_ok(getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &len));
+	return memory[SK_MEMINFO_RMEM_ALLOC] >= bytes;
+}
+
+/* Also of a test that failed. */
+static int let_workers_go(void **state)
+{
+	(void)state;
+	hold_workers(false);
+	return 0;
+}
+
+static uint32_t unacked(const struct peer *p)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	assert_ok(getsockopt(p->fd, IPPROTO_TCP, TCP_INFO, &info, &len));
+	return info.tcpi_unacked;
+}
+
+/*
+ * What is passed behind redirected bytes is charged late: the receive buffer holds more than it should, the next segment is dropped, and
+ * the window closes that had been open for it.
+ */
+static void a_window_that_was_taken_back_is_opened_again(void **state)
+{
+	struct world w;
+	struct lane *lane = meet_half(&w);
+	const int size = 128 * KB;
+
+	(void)state;
+	lane->client.deaf = true;
+	assert_ok(setsockopt(other_end(&lane->server), SOL_SOCKET, SO_RCVBUF, &size, sizeof(size))); /* as sock_fit() does */
+	answer_behind_a_request(lane, 4 * MB);
+	hold_workers(false);
+	wait_until(is_charged_with(other_end(&lane->server), (uint32_t)lane->server.sent));
+	lane->server.to_send = lane->server.sent + 64 * KB; /* two segments: the first one closes the window that was open for both */
+	lane->client.to_send = 4 * MB;
+	world_until(&w, has_all(&lane->server, &lane->client));
+	world_until(&w, !unacked(&lane->server));
+	lane->client.deaf = false;
+	lane_part(&w, lane);
+	world_done(&w);
+}
+
+/* What is passed behind redirected bytes that do not leave has a bound all the same, also while nobody is there to read. */
+static void a_flood_that_no_buffer_is_charged_with_ends_its_session(void **state)
+{
+	struct world w;
+	struct lane *lane = meet_half(&w);
+	struct flow *f = splice_flow(w.sp, 1);
+
+	(void)state;
+	answer_behind_a_request(lane, 8 * MB);
+	/* As if it had gone on for longer. */
+	flow_set(f, moved, f->moved - SHUNT_PASSED_MAX - 4 * MB);
+	lane->server.to_send += MB;
+	for (int i = 0; i < 100; i++)
+		peer_step(&lane->server);
+	hold_workers(false);
+	world_until(&w, w.ended == 1);
+	world_until(&w, lane->client.error && lane->server.error);
+	assert_true(peer_was_reset(&lane->client) && peer_was_reset(&lane->server));
 	world_done(&w);
 }
 
@@ -760,6 +895,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(bytes_that_came_before_the_join_are_delivered),
 		cmocka_unit_test(a_slow_reader_stops_its_sender_and_gets_every_byte),
 		cmocka_unit_test(a_client_that_does_not_read_can_still_upload),
+		cmocka_unit_test_teardown(a_window_that_was_taken_back_is_opened_again, let_workers_go),
+		cmocka_unit_test_teardown(a_flood_that_no_buffer_is_charged_with_ends_its_session, let_workers_go),
 		cmocka_unit_test(one_direction_is_left_to_userspace_if_the_configuration_says_so),
 		cmocka_unit_test(a_half_closed_session_carries_the_answer),
 		cmocka_unit_test(a_server_that_speaks_and_closes_at_once_is_heard),
@@ -775,5 +912,6 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]); /* a pattern: "*reset*" */
+	log_setup(LOG_ALERT, false); /* and no descriptor for them */
 	return cmocka_run_group_tests(tests, need_root, NULL);
 }

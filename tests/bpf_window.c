@@ -219,7 +219,7 @@ static void a_direction_is_not_paused_for_a_daemon_that_takes_no_events(void **s
 		fill_in_userspace(&t);
 		pauses = f->pauses;
 		redirected = f->redirected;
-		for (uint32_t i = 0; i <= SHUNT_EVENTS_ASLEEP / 24; i++) {
+		for (uint32_t i = 0; i <= SHUNT_EVENTS_ASLEEP / SHUNT_EVENT_RECORD; i++) {
 			char c;
 
 			send_all(rig->server, "x", 1);

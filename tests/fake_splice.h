@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * fake_splice.h - takes the place of splice.o: the same interface, with the verdict program, the sockmap's worker and the
- * event ring played in userspace, on the real sockets. It also watches userspace: it has the process's recv(), send() and
- * shutdown(), lets them see what a joined socket would show, and remembers the first call that breaks the contract of shunt_abi.h.
+ * event ring played in userspace, on the real sockets. It also watches userspace: it has the process's recv(), send(),
+ * ioctl() and shutdown(), lets them see what a joined socket would show, and remembers the first call that breaks the contract of shunt_abi.h.
  *
  * What is real here: the sockets, their bytes, their counters. What is not: nothing runs by itself; fake_splice_run() is the
  * kernel's turn (and a read runs the program over what has come in, as the kernel would have). One at a time in a process.
@@ -29,6 +29,9 @@ size_t fake_splice_queued(const struct splice *sp, uint32_t index);
 
 /* The next segment of direction `index` is passed, and userspace is told why. */
 void fake_splice_pause(struct splice *sp, uint32_t index, enum flow_reason reason);
+
+/* So many of the passed bytes of direction `index` are still on their way up: neither SIOCINQ nor MSG_PEEK tells of them. */
+void fake_splice_late(struct splice *sp, uint32_t index, uint64_t bytes);
 
 /* While set, direction `index` does not come home to the kernel. */
 void fake_splice_stay(struct splice *sp, uint32_t index, bool stay);

@@ -82,6 +82,8 @@ void rig_init(struct rig *r, uint32_t nr_servers)
 	open_log(r);
 }
 
+enum sock_unread rig_unread = SOCK_UNREAD_TOLD;
+
 /* What belongs to one worker. */
 static void start_worker(struct rig *r)
 {
@@ -90,6 +92,7 @@ static void start_worker(struct rig *r)
 		.splice = r->splice,
 		.tuning = tuning,
 		.budget = &r->budget,
+		.unread = rig_unread,
 		.ended = on_ended,
 		.arg = r,
 	};

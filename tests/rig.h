@@ -67,6 +67,9 @@ struct rig {
 	unsigned int fds_before;
 };
 
+/* How the kernel that is played tells what is unread; of all rigs. */
+extern enum sock_unread rig_unread;
+
 void rig_init(struct rig *r, uint32_t nr_servers);
 void rig_start(struct rig *r);
 void rig_start_spliced(struct rig *r);

@@ -264,7 +264,7 @@ static void a_new_configuration_has_the_defaults(void **state)
 	assert_int_equal(g->ulimit_n, 0);
 	assert_int_equal(g->nbthread, 0);
 	assert_false(g->daemon);
-	assert_false(g->master_worker);
+	assert_int_equal(g->supervision, SUPERVISION_AUTO);
 	assert_string_equal(g->pidfile, "");
 	assert_string_equal(g->log_tag, "shunt");
 	assert_string_equal(g->pin_path, "/sys/fs/bpf/shunt");
@@ -304,6 +304,18 @@ static void a_new_configuration_has_the_defaults(void **state)
 	config_free(c);
 }
 
+static void master_worker_is_asked_for_or_refused(void **state)
+{
+	struct config *c = parse("global\n master-worker\n" LISTEN);
+
+	(void)state;
+	assert_int_equal(c->global.supervision, SUPERVISION_ON);
+	config_free(c);
+	c = parse("global\n no master-worker\n" LISTEN);
+	assert_int_equal(c->global.supervision, SUPERVISION_OFF);
+	config_free(c);
+}
+
 static void every_global_keyword_is_taken(void **state)
 {
 	struct config *c = parse("global\n"
@@ -327,7 +339,7 @@ static void every_global_keyword_is_taken(void **state)
 	assert_int_equal(g->ulimit_n, 65536);
 	assert_int_equal(g->nbthread, 4);
 	assert_true(g->daemon);
-	assert_true(g->master_worker);
+	assert_int_equal(g->supervision, SUPERVISION_ON);
 	assert_string_equal(g->pidfile, "/run/x.pid");
 	assert_string_equal(g->log_tag, "edge");
 	assert_string_equal(g->pin_path, "/sys/fs/bpf/edge");
@@ -1103,7 +1115,7 @@ static void sizes_take_units_and_have_limits(void **state)
 
 static void strings_of_global_are_checked(void **state)
 {
-	char line[400], wanted[500];
+	char line[400];
 
 	(void)state;
 	expect_in("global", "pidfile ''", "10: error: the pid file has 1 to 255 bytes, not 0");
@@ -1121,15 +1133,69 @@ static void strings_of_global_are_checked(void **state)
 	expect_in("global", line, "15: error: the pin path has 1 to 199 bytes, not 200");
 	expect_in("global", "splice maybe",
 		  "9: error: unknown splice 'maybe'; allowed: auto require");
-	for (int i = 0; i < 3; i++) {
-		static const char *const words[] = { "user", "group", "chroot" };
+}
 
-		snprintf(line, sizeof(line), "%s x", words[i]);
-		snprintf(wanted, sizeof(wanted),
-			 "2: error: '%s' is not supported yet: shunt keeps the user and the root "
-			 "directory it was started with",
-			 words[i]);
-		expect_in("global", line, wanted);
+static void users_groups_and_the_root_directory_are_checked(void **state)
+{
+	static const struct {
+		const char *line, *wanted;
+	} bad[] = {
+		{ "user nobody-of-that-name", "f:2:7: error: there is no user 'nobody-of-that-name' on this machine" },
+		{ "group nobody-of-that-name", "f:2:8: error: there is no group 'nobody-of-that-name' on this machine" },
+		{ "chroot /no/such/folder", "f:2:9: error: chroot '/no/such/folder': No such file or directory" },
+		{ "chroot /etc/passwd", "f:2:9: error: chroot '/etc/passwd': this is no folder" },
+		{ "chroot etc", "f:2:9: error: chroot takes a folder that begins with '/', not 'etc'" },
+		{ "uid root", "f:2:6: error: uid takes a number from 0 to 4294967294, not 'root'" },
+		{ "gid -1", "f:2:6: error: gid takes a number from 0 to 4294967294, not '-1'" },
+		{ "uid 4294967295", "f:2:6: error: uid takes a number from 0 to 4294967294, not '4294967295'" },
+	};
+	char line[400];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct config *c = config_new(CONFIG_RESOLVE);
+
+		snprintf(line, sizeof(line), "global\n %s\n" LISTEN, bad[i].line);
+		assert_int_equal(config_parse(c, "f", line, strlen(line)), 0);
+		assert_int_equal(config_finish(c), -EINVAL);
+		assert_int_equal(c->nr_errors, 1);
+		assert_string_equal(config_error_format(&c->errors[0], line, sizeof(line)), bad[i].wanted);
+		config_free(c);
+	}
+	/* where nothing may be asked, names are not known */
+	expect_in("global", "user root", "7: error: there is no user 'root' on this machine");
+	expect_in("global", "group root", "8: error: there is no group 'root' on this machine");
+}
+
+/* Who names a user means his group as well, and not the one of whoever starts the daemon. */
+static void user_brings_its_group_unless_that_is_given(void **state)
+{
+	static const struct {
+		const char *lines;
+		unsigned int uid, gid;
+	} good[] = {
+		{ "", CONFIG_NO_ID, CONFIG_NO_ID },
+		{ " user nobody\n", 65534, 65534 },
+		{ " user nobody\n group root\n", 65534, 0 },
+		{ " gid 7\n user nobody\n", 65534, 7 },
+		{ " uid 5\n gid 4294967294\n", 5, 4294967294 },
+		{ " user nobody\n uid 5\n", 5, CONFIG_NO_ID },
+		{ " uid 5\n user nobody\n", 65534, 65534 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		struct config *c = config_new(CONFIG_RESOLVE);
+		char text[400];
+
+		snprintf(text, sizeof(text), "global\n chroot /etc\n noseccomp\n%s" LISTEN, good[i].lines);
+		assert_int_equal(config_parse(c, "f", text, strlen(text)), 0);
+		assert_int_equal(config_finish(c), 0);
+		assert_int_equal(c->global.uid, good[i].uid);
+		assert_int_equal(c->global.gid, good[i].gid);
+		assert_string_equal(c->global.chroot, "/etc");
+		assert_true(c->global.no_seccomp);
+		config_free(c);
 	}
 }
 
@@ -1651,6 +1717,7 @@ int main(void)
 		cmocka_unit_test(bad_quoting_is_refused_where_it_begins),
 		cmocka_unit_test(control_bytes_are_refused_even_in_comments),
 		cmocka_unit_test(a_new_configuration_has_the_defaults),
+		cmocka_unit_test(master_worker_is_asked_for_or_refused),
 		cmocka_unit_test(every_global_keyword_is_taken),
 		cmocka_unit_test(a_later_line_replaces_an_earlier_one),
 		cmocka_unit_test(nosplice_turns_every_direction_off),
@@ -1681,6 +1748,8 @@ int main(void)
 		cmocka_unit_test(times_out_of_range_are_refused),
 		cmocka_unit_test(sizes_take_units_and_have_limits),
 		cmocka_unit_test(strings_of_global_are_checked),
+		cmocka_unit_test(users_groups_and_the_root_directory_are_checked),
+		cmocka_unit_test(user_brings_its_group_unless_that_is_given),
 		cmocka_unit_test(splice_require_and_nosplice_contradict),
 		cmocka_unit_test(stats_sockets_are_checked),
 		cmocka_unit_test(log_lines_are_checked),

@@ -134,12 +134,15 @@ static void turn(uint32_t thread)
 	run_loop(lb.threads[thread].loop, TURN);
 }
 
+/* The other threads need the time: under valgrind there is one at a time, and who does not sleep keeps it. */
 #define WAIT_FOR(what)                                                                                 \
 	do {                                                                                           \
 		uint64_t until_ = now_ns() + NET_DEADLINE_MS * NS_PER_MS;                              \
-		while (!(what))                                                                        \
+		while (!(what)) {                                                                      \
 			if (now_ns() > until_)                                                         \
 				fail_msg("%s:%d: in vain: %s", __FILE__, __LINE__, #what);             \
+			usleep(100);                                                                   \
+		}                                                                                      \
 	} while (0)
 
 /* ---- who serves ---- */

@@ -457,6 +457,28 @@ static void forgotten_and_closed_in_the_same_turn_is_silent(void **state)
 	line_close(&b);
 }
 
+/* Another process has a copy, so the kernel does not forget it when it is closed; it must not be told of any more. */
+static void forgotten_and_closed_is_silent_where_there_are_copies(void **state)
+{
+	bool copied = false;
+	struct line a;
+	int copy;
+
+	(void)state;
+	loop_copied(loop, &copied);
+	line_open(&a, 'a', on_line);
+	copy = dup(a.fds[0]);
+	watch(&a, EPOLLIN);
+	copied = true;
+	loop_forget(loop, &a.poll);
+	close(a.fds[0]);
+	line_write(&a);
+	run_loop(loop, 0);
+	assert_string_equal(notes, "");
+	close(copy);
+	close(a.fds[1]);
+}
+
 static void on_stop(struct poll *p, uint32_t events)
 {
 	on_line(p, events);
@@ -1071,6 +1093,7 @@ int main(void)
 		loop_test(unwatched_descriptor_is_silent_and_may_be_watched_again),
 		loop_test(unwatch_in_the_same_turn_suppresses_delivery),
 		loop_test(forgotten_and_closed_in_the_same_turn_is_silent),
+		loop_test(forgotten_and_closed_is_silent_where_there_are_copies),
 		loop_test(watching_anew_in_the_same_turn_waits_for_the_next),
 		loop_test(stop_lets_the_turn_finish),
 		loop_test(what_cannot_be_watched_says_so),

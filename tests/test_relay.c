@@ -3,6 +3,7 @@
 #include "netpair.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #include "relay.h"
 
@@ -12,14 +13,27 @@
 /* What the next recv() or send() is to fail with; 0 = nothing. */
 static int recv_error, send_error;
 
+/* The most that one send() takes; 0 = whatever there is room for. */
+static size_t send_limit;
+
+/* The moment before a recv(), and the one after it, which has brought so many bytes. */
+static void (*at_recv)(size_t got);
+
 ssize_t recv(int fd, void *buf, size_t len, int flags)
 {
+	ssize_t n;
+
 	if (recv_error) {
 		errno = recv_error;
 		recv_error = 0;
 		return -1;
 	}
-	return recvfrom(fd, buf, len, flags, NULL, NULL);
+	if (at_recv)
+		at_recv(0);
+	n = recvfrom(fd, buf, len, flags, NULL, NULL);
+	if (at_recv && n > 0)
+		at_recv((size_t)n);
+	return n;
 }
 
 ssize_t send(int fd, const void *buf, size_t len, int flags)
@@ -29,7 +43,7 @@ ssize_t send(int fd, const void *buf, size_t len, int flags)
 		send_error = 0;
 		return -1;
 	}
-	return sendto(fd, buf, len, flags, NULL, 0);
+	return sendto(fd, buf, MIN(len, send_limit ?: len), flags, NULL, 0);
 }
 
 /* from ── source ══ relay ══ sink ── to */
@@ -38,7 +52,7 @@ static int source, sink;
 static struct relay relay;
 static union {
 	struct relay_scratch s;
-	char room[sizeof(struct relay_scratch) + SIZE];
+	char room[sizeof(struct relay_scratch) + 2 * SIZE];
 } shared;
 static char *const scratch = shared.s.bytes;
 static uint64_t moved;
@@ -56,6 +70,8 @@ static int setup(void **state)
 	peer_init(&to, fds[1], 2, 1);
 	relay = (struct relay){ 0 };
 	recv_error = send_error = 0;
+	at_recv = NULL;
+	send_limit = 0;
 	moved = 0;
 	return 0;
 }
@@ -211,10 +227,15 @@ static void budget_ends_a_run_that_could_go_on(void **state)
 	out = run(2 * SIZE);
 	assert_int_equal(out.status, RELAY_MORE);
 	assert_int_equal(out.moved, 2 * SIZE);
+	assert_true(out.full); /* more may be there */
 	out = run(SIZE + 1); /* what one read brings may go beyond */
 	assert_int_equal(out.status, RELAY_MORE);
 	assert_int_equal(out.moved, 2 * SIZE);
 	assert_int_equal(net_readable(source), SIZE);
+	give(1);
+	out = run(NO_BUDGET);
+	assert_int_equal(out.moved, SIZE + 1);
+	assert_false(out.full);
 }
 
 static void budget_of_zero_reads_nothing(void **state)
@@ -290,6 +311,99 @@ static void kernel_without_memory_is_a_full_sink(void **state)
 	assert_int_equal(relay_held(&relay), 100);
 	assert_int_equal(run(NO_BUDGET).moved, 100);
 	wait_for_bytes();
+}
+
+/* ---- reading on ---- */
+
+static void drain(void)
+{
+	while (moved < from.sent) {
+		peer_step(&to);
+		run(NO_BUDGET);
+	}
+	wait_for_bytes();
+	assert_int_equal(relay_held(&relay), 0);
+}
+
+static void what_is_read_on_comes_behind_what_is_held(void **state)
+{
+	uint32_t held;
+
+	(void)state;
+	block();
+	held = relay_held(&relay);
+	give(30);
+	recv_error = EINTR;
+	assert_int_equal(relay_read_on(&relay, source, &shared.s, 10), 10);
+	assert_int_equal(relay_read_on(&relay, source, &shared.s, 100), 20);
+	assert_int_equal(relay_read_on(&relay, source, &shared.s, 1), -EAGAIN);
+	assert_int_equal(relay_held(&relay), held + 30);
+	drain();
+	/* And where nothing is held. */
+	assert_int_equal(relay_read_on(&relay, source, &shared.s, 1), -EAGAIN);
+	assert_null(relay.held);
+	give(5);
+	assert_int_equal(relay_read_on(&relay, source, &shared.s, 5), 5);
+	drain();
+}
+
+static void no_more_is_held_than_there_is_room_for(void **state)
+{
+	(void)state;
+	give(10);
+	assert_int_equal(relay_read_on(&relay, source, &shared.s, RELAY_AREA + 1), -ENOSPC);
+	assert_int_equal(net_readable(source), 10);
+}
+
+static char *area;
+static uint32_t saved;
+static uint64_t taken;
+
+/* A process that dies now: the next one finds all that was read and not written. */
+static void die(size_t got)
+{
+	char *copy = malloc(RELAY_AREA);
+	uint32_t copy_saved = saved, n = relay_held(&relay) + (uint32_t)got;
+	struct relay next = { .area = copy, .saved = &copy_saved };
+
+	assert_non_null(copy);
+	memcpy(copy, area, RELAY_AREA);
+	assert_true(relay_restore(&next, n, scratch, taken + got - (shared.s.base + shared.s.moved)));
+	assert_int_equal(relay_held(&next), n);
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal((uint8_t)next.held[next.offset + i], net_pattern(from.seed, moved + i));
+	free(copy);
+}
+
+static void what_is_read_on_survives_a_death(void **state)
+{
+	(void)state;
+	/* As the ledger has it: MADV_REMOVE needs shared memory. */
+	area = mmap(NULL, RELAY_AREA, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(area, MAP_FAILED);
+	saved = 0;
+	taken = 0;
+	relay = (struct relay){ .area = area, .saved = &saved, .taken = &taken };
+	block();
+	/* Some of it is written, so that what is saved is more than what is held. */
+	send_limit = 200;
+	do
+		peer_step(&to);
+	while (!run(0).moved);
+	send_limit = 0;
+	assert_true(relay_held(&relay) && relay.offset >= 200);
+	for (int i = 0; i < 3; i++) {
+		give(100);
+		shared.s.base = moved;
+		shared.s.moved = 0;
+		at_recv = die;
+		assert_int_equal(relay_read_on(&relay, source, &shared.s, 100), 100);
+		at_recv = NULL;
+		die(0);
+	}
+	drain();
+	munmap(area, RELAY_AREA);
+	relay = (struct relay){ 0 };
 }
 
 /* ---- offering ---- */
@@ -412,6 +526,9 @@ int main(void)
 		relay_test(reset_of_the_sink_is_told_for_held_bytes_too),
 		relay_test(interrupted_calls_are_made_again),
 		relay_test(kernel_without_memory_is_a_full_sink),
+		relay_test(what_is_read_on_comes_behind_what_is_held),
+		relay_test(no_more_is_held_than_there_is_room_for),
+		relay_test(what_is_read_on_survives_a_death),
 		relay_test(offered_bytes_stay_in_the_source_until_they_are_taken),
 		relay_test(offer_to_a_full_sink_says_how_much_it_took),
 		relay_test(offer_tells_ends_and_errors_like_a_run),

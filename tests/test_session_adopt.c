@@ -36,6 +36,17 @@ static void fill(struct rig *r, struct peer *from, struct peer *to, int directio
 	WAIT_FOR(r, rig_view(r).held[direction]);
 }
 
+/* The server stands still, userspace holds bytes for it, and nothing of what the client has sent is unread. */
+static void fill_behind(struct rig *r)
+{
+	r->server.deaf = true;
+	while (!rig_view(r).held[TO_SERVER]) {
+		r->client.to_send += 100000;
+		WAIT_FOR(r, r->client.sent == r->client.to_send);
+		rig_run_ms(r, 1);
+	}
+}
+
 static void part(struct rig *r)
 {
 	r->client.fin = r->server.fin = true;
@@ -79,6 +90,38 @@ static void leftover_that_was_written_is_forgotten(void **state)
 	rig_done(&r);
 }
 
+/* After a reset of the client the worker dies, and the next one delivers what is held, and then the reset. */
+static void die_and_flush(struct rig *r)
+{
+	rig_die(r);
+	assert_int_equal(r->stats.lost, 0);
+	assert_int_equal(record(r)->state, LEDGER_FLUSH);
+	r->server.deaf = false;
+	WAIT_FOR(r, r->ended == 1); /* every byte that comes is looked at */
+	WAIT_FOR(r, r->server.error);
+	assert_true(peer_was_reset(&r->server));
+}
+
+/* Whose join was refused is in no map, though it has a cookie: to look at what is unread would take the error away, which tells a reset from a FIN. */
+static void reset_of_one_whose_join_was_refused_is_no_fin(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, 1);
+	r.survives = true;
+	rig_start_spliced(&r);
+	fake_splice_refuse(r.splice, -ENOMEM);
+	r.proxy->splice_request = r.proxy->splice_response = SPLICE_ON;
+	rig_meet(&r, 0);
+	assert_true(record(&r)->cookie[TO_SERVER]);
+	fill_behind(&r);
+	peer_reset(&r.client);
+	die_and_flush(&r);
+	assert_int_equal(r.server.received, r.client.sent);
+	rig_done(&r);
+}
+
 /* A FIN counts as a byte received; who was reset after it leaves only what is held to be delivered. */
 static void fin_before_a_reset_is_no_byte(void **state)
 {
@@ -86,23 +129,86 @@ static void fin_before_a_reset_is_no_byte(void **state)
 
 	(void)state;
 	start(&r);
-	r.server.deaf = true;
-	while (!rig_view(&r).held[TO_SERVER]) {
-		r.client.to_send += 100000;
-		WAIT_FOR(&r, r.client.sent == r.client.to_send);
-		rig_run_ms(&r, 1);
-	}
+	fill_behind(&r);
 	r.client.fin = true;
 	WAIT_FOR(&r, r.client.fin_sent);
 	rig_run_ms(&r, 1);
 	peer_reset(&r.client);
+	die_and_flush(&r);
+	rig_done(&r);
+}
+
+/* The error can be read once, and then recv() says 0 as after a FIN: the second worker can only tell by what was read whether a FIN came first. */
+static void reset_is_seen_by_the_second_worker_too(void **state)
+{
+	const bool fins[] = { false, true };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(fins); i++) {
+		struct rig r;
+
+		start(&r);
+		fill_behind(&r);
+		r.client.fin = fins[i];
+		WAIT_FOR(&r, r.client.fin_sent == fins[i]);
+		rig_run_ms(&r, 1);
+		peer_reset(&r.client);
+		rig_die(&r);
+		rig_die(&r);
+		assert_int_equal(r.stats.lost, 0);
+		assert_int_equal(record(&r)->state, LEDGER_FLUSH);
+		r.server.deaf = false;
+		WAIT_FOR(&r, r.ended == 1); /* every byte that comes is looked at */
+		WAIT_FOR(&r, r.server.error);
+		assert_true(peer_was_reset(&r.server));
+		assert_int_equal(r.server.received, r.client.to_send);
+		rig_done(&r);
+	}
+}
+
+/* The same, and the source has bytes that were not read. */
+static void error_of_a_reset_that_was_taken_ends_no_session(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start(&r);
+	fill(&r, &r.client, &r.server, TO_SERVER);
+	rig_run_ms(&r, 5);
+	peer_reset(&r.client);
+	rig_die(&r);
 	rig_die(&r);
 	assert_int_equal(r.stats.lost, 0);
 	assert_int_equal(record(&r)->state, LEDGER_FLUSH);
 	r.server.deaf = false;
-	WAIT_FOR(&r, r.ended == 1); /* every byte that comes is looked at */
+	WAIT_FOR(&r, r.ended == 1);
 	WAIT_FOR(&r, r.server.error);
 	assert_true(peer_was_reset(&r.server));
+	rig_done(&r);
+}
+
+static void start_joined(struct rig *r)
+{
+	rig_init(r, 1);
+	r->survives = true;
+	r->proxy->splice_request = r->proxy->splice_response = SPLICE_ON;
+	rig_start_spliced(r);
+	rig_meet(r, 0);
+	assert_int_equal(record(r)->state, LEDGER_SPLICED);
+}
+
+/* The program had told of it, and its reader died before it could act: what came since then was dropped. */
+static void session_whose_bytes_found_no_room_is_lost(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start_joined(&r);
+	splice_flow(r.splice, TO_CLIENT)->reason = FLOW_REASON_OVERFLOW;
+	rig_die(&r);
+	WAIT_FOR(&r, r.client.error && r.server.error);
+	assert_true(peer_was_reset(&r.client) && peer_was_reset(&r.server));
+	assert_int_equal(r.stats.lost, 1);
 	rig_done(&r);
 }
 
@@ -129,12 +235,7 @@ static void budget_of_a_joined_session_is_as_it_was(void **state)
 	struct rig r;
 
 	(void)state;
-	rig_init(&r, 1);
-	r.survives = true;
-	r.proxy->splice_request = r.proxy->splice_response = SPLICE_ON;
-	rig_start_spliced(&r);
-	rig_meet(&r, 0);
-	assert_int_equal(record(&r)->state, LEDGER_SPLICED);
+	start_joined(&r);
 	r.client.to_send = r.server.to_send = 1000;
 	WAIT_FOR(&r, rig_exchanged(&r));
 	splice_flow(r.splice, TO_CLIENT)->limit = 3 * RIG_LIMIT; /* it grew */
@@ -147,15 +248,96 @@ static void budget_of_a_joined_session_is_as_it_was(void **state)
 	rig_done(&r);
 }
 
+/* The program has counted them, and the kernel's worker has not brought them yet: they look as if they had been read. */
+static void bytes_on_their_way_up_were_not_read(void **state)
+{
+	struct flow *f;
+	struct rig r;
+
+	(void)state;
+	start_joined(&r);
+	fake_splice_freeze(r.splice, true);
+	f = splice_flow(r.splice, TO_SERVER);
+	f->passed += 1000;
+	fake_splice_late(r.splice, TO_SERVER, 1000);
+	f->mode = FLOW_USER;
+	rig_die(&r);
+	assert_int_equal(r.stats.lost, 0);
+	assert_int_equal(rig_view(&r).held[TO_SERVER], 0);
+	f->passed -= 1000;
+	fake_splice_late(r.splice, TO_SERVER, 0);
+	f->mode = FLOW_KERNEL;
+	fake_splice_freeze(r.splice, false);
+	r.client.to_send = 1000;
+	part(&r);
+	rig_done(&r);
+}
+
+/* It had said that it would see to it, and died before it could. */
+static void crowded_source_is_seen_to_by_the_next_worker(void **state)
+{
+	struct flow *f;
+	struct rig r;
+	uint32_t held;
+
+	(void)state;
+	start_joined(&r);
+	f = splice_flow(r.splice, TO_SERVER);
+	flow_set(f, want_kernel, 0);
+	fill(&r, &r.client, &r.server, TO_SERVER);
+	rig_run_ms(&r, 10);
+	held = rig_view(&r).held[TO_SERVER];
+	f->crowded = 1;
+	flow_set(f, relieved, 1);
+	rig_die(&r);
+	WAIT_FOR(&r, rig_view(&r).held[TO_SERVER] == held + 1);
+	assert_int_equal(flow_get(f, relieved), 1);
+	r.client.to_send = r.client.sent;
+	r.server.deaf = false;
+	part(&r);
+	rig_done(&r);
+}
+
+/* However userspace read what was passed, it is known afterwards. */
+static void what_was_passed_and_read_is_known(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start_joined(&r);
+	for (int i = 0; i < 20; i++) {
+		fake_splice_pause(r.splice, TO_SERVER, FLOW_REASON_LIMIT);
+		r.client.to_send += 50000;
+		WAIT_FOR(&r, rig_exchanged(&r));
+		assert_true(splice_flow(r.splice, TO_SERVER)->passed > 0);
+		rig_die(&r);
+		assert_int_equal(r.stats.lost, 0);
+	}
+	part(&r);
+	rig_done(&r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_held_is_delivered),
 		cmocka_unit_test(leftover_that_was_written_is_forgotten),
 		cmocka_unit_test(fin_before_a_reset_is_no_byte),
+		cmocka_unit_test(reset_of_one_whose_join_was_refused_is_no_fin),
+		cmocka_unit_test(reset_is_seen_by_the_second_worker_too),
+		cmocka_unit_test(error_of_a_reset_that_was_taken_ends_no_session),
+		cmocka_unit_test(bytes_on_their_way_up_were_not_read),
+		cmocka_unit_test(crowded_source_is_seen_to_by_the_next_worker),
+		cmocka_unit_test(what_was_passed_and_read_is_known),
 		cmocka_unit_test(budget_is_as_it_was),
+		cmocka_unit_test(session_whose_bytes_found_no_room_is_lost),
 		cmocka_unit_test(budget_of_a_joined_session_is_as_it_was),
 	};
 
-	return cmocka_run_group_tests_name("session_adopt", tests, NULL, NULL);
+	int failed;
+
+	log_setup(LOG_ALERT, false); /* and no descriptor for them */
+	failed = cmocka_run_group_tests_name("session_adopt", tests, NULL, NULL);
+	rig_unread = SOCK_UNREAD_SHOWN;
+	return failed + cmocka_run_group_tests_name("session_adopt, where what is unread is only shown", tests, NULL, NULL);
 }

@@ -371,6 +371,83 @@ static void client_with_the_last_descriptor_gets_its_server_all_the_same(void **
 
 /* ---- waiting for a place ---- */
 
+/* Descriptors with numbers below n. Returns what was allowed before. */
+static rlim_t allow_descriptors(rlim_t n)
+{
+	struct rlimit limit;
+	rlim_t before;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	before = limit.rlim_cur;
+	limit.rlim_cur = n;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	return before;
+}
+
+/* A client that was in the queue, r->extra[0], connects now that nobody gets a descriptor. Returns how many were allowed. */
+static rlim_t begin_without_descriptor(struct rig *r, struct peer *late, unsigned int connect_ms)
+{
+	rlim_t allowed;
+
+	rig_init(r, 1);
+	r->server_conf[0]->maxconn = 1;
+	r->proxy->timeout.connect = connect_ms;
+	r->proxy->timeout.queue = 20000;
+	rig_start(r);
+	rig_meet(r, 0);
+	rig_client(r, late);
+	WAIT_FOR(r, r->be->stats.queued == 1);
+	allowed = allow_descriptors(3); /* fewer than there are */
+	part(r, &r->client, &r->server);
+	assert_string_equal(rig_log(r).state, "--");
+	WAIT_FOR(r, !r->be->stats.queued);
+	rig_run_ms(r, 1);
+	assert_int_equal(r->be->servers[0].stats.current, 1);
+	r->extra[0] = late;
+	return allowed;
+}
+
+static void connect_waits_for_a_descriptor(void **state)
+{
+	struct peer late;
+	struct rig r;
+	rlim_t allowed = begin_without_descriptor(&r, &late, 20000);
+
+	(void)state;
+	late.to_send = 10;
+	rig_run_ms(&r, 250); /* it looks more than once */
+	assert_int_equal(r.stats.current, 1);
+	allow_descriptors(allowed);
+	rig_accept(&r, 0, &r.server);
+	part(&r, &late, &r.server);
+	rig_done(&r);
+}
+
+/* Not longer than for a server; and whoever leaves meanwhile is forgotten. */
+static void connect_waits_in_vain_for_a_descriptor(void **state)
+{
+	const char *const ends[] = { "RC", "CC" };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+		struct peer late;
+		struct rig r;
+		rlim_t allowed = begin_without_descriptor(&r, &late, i ? 20000 : 150);
+
+		if (i) {
+			r.extra[0] = NULL;
+			peer_reset(&late);
+		} else {
+			expect_reset(&r, &late);
+		}
+		WAIT_FOR(&r, !r.stats.current);
+		allow_descriptors(allowed);
+		assert_string_equal(rig_log(&r).state, ends[i]);
+		assert_int_equal(r.be->servers[0].stats.current, 0);
+		rig_done(&r);
+	}
+}
+
 static void full_server_makes_sessions_wait_in_order(void **state)
 {
 	struct peer clients[3], server;
@@ -797,6 +874,8 @@ int main(void)
 		cmocka_unit_test(sessions_go_to_servers_in_the_order_of_the_schedule),
 		cmocka_unit_test(session_without_any_server_is_reset_at_once),
 		cmocka_unit_test(client_with_the_last_descriptor_gets_its_server_all_the_same),
+		cmocka_unit_test(connect_waits_for_a_descriptor),
+		cmocka_unit_test(connect_waits_in_vain_for_a_descriptor),
 		cmocka_unit_test(full_server_makes_sessions_wait_in_order),
 		cmocka_unit_test(refused_session_that_must_wait_comes_back_to_who_refused),
 		cmocka_unit_test(waiting_too_long_ends_the_session),

@@ -347,6 +347,33 @@ static void slow_reader_pauses_its_direction_and_stops_the_sender(void **state)
 	rig_done(&r);
 }
 
+/* Its sender has to be told of the room that is made: by reading. */
+static void crowded_source_of_a_blocked_direction_is_read_on(void **state)
+{
+	struct flow *f;
+	struct rig r;
+	uint32_t held;
+
+	(void)state;
+	start_joined(&r);
+	f = flow(&r, TO_SERVER);
+	flow_set(f, want_kernel, 0);
+	r.server.deaf = true;
+	r.client.to_send = 64 * 1024 * 1024;
+	wait_until_blocked(&r, TO_SERVER);
+	held = rig_view(&r).held[TO_SERVER];
+	f->crowded = 1;
+	fake_splice_event(r.splice, TO_SERVER, FLOW_REASON_CROWDED, session_cookie(&r, 0));
+	WAIT_FOR(&r, flow_get(f, relieved) == 1);
+	assert_int_equal(rig_view(&r).held[TO_SERVER], held + 1);
+	rig_run_ms(&r, 10);
+	assert_int_equal(rig_view(&r).held[TO_SERVER], held + 1);
+	r.client.to_send = r.client.sent;
+	r.server.deaf = false;
+	part(&r);
+	rig_done(&r);
+}
+
 static void direction_that_stays_in_userspace_loses_nothing(void **state)
 {
 	struct rig r;
@@ -622,6 +649,19 @@ static void event_that_bytes_are_missing_resets_both_ends(void **state)
 	rig_done(&r);
 }
 
+static void event_that_passed_bytes_find_no_room_resets_both_ends(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start_joined(&r);
+	fake_splice_event(r.splice, TO_SERVER, FLOW_REASON_OVERFLOW, session_cookie(&r, 0));
+	expect_reset(&r, &r.client);
+	expect_reset(&r, &r.server);
+	assert_string_equal(rig_log(&r).state, "RD");
+	rig_done(&r);
+}
+
 static void expect_report(struct rig *r, const char *what)
 {
 	char text[2048] = "";
@@ -713,6 +753,8 @@ static bool check_flush(bool passed)
 	if (in_time) {
 		assert_int_equal(rig_view(&r).record->state, LEDGER_FLUSH);
 		assert_int_equal(r.client.error, 0);
+		/* What comes from the client is for nobody, and may as well be dropped. */
+		fake_splice_event(r.splice, TO_SERVER, FLOW_REASON_OVERFLOW, session_cookie(&r, 0));
 	}
 	fake_splice_hold(r.splice, TO_CLIENT, false);
 	expect_reset(&r, &r.client);
@@ -997,6 +1039,7 @@ int main(void)
 		cmocka_unit_test(waiting_for_the_kernels_queue_does_not_spin),
 		cmocka_unit_test(end_that_is_closed_both_ways_does_not_spin),
 		cmocka_unit_test(slow_reader_pauses_its_direction_and_stops_the_sender),
+		cmocka_unit_test(crowded_source_of_a_blocked_direction_is_read_on),
 		cmocka_unit_test(direction_that_stays_in_userspace_loses_nothing),
 		cmocka_unit_test(mover_may_change_at_any_segment),
 		cmocka_unit_test(one_direction_alone_may_belong_to_the_kernel),
@@ -1011,6 +1054,7 @@ int main(void)
 		cmocka_unit_test(event_of_a_slot_without_session_is_ignored),
 		cmocka_unit_test(event_after_the_end_of_the_session_in_the_same_turn_is_ignored),
 		cmocka_unit_test(event_that_bytes_are_missing_resets_both_ends),
+		cmocka_unit_test(event_that_passed_bytes_find_no_room_resets_both_ends),
 		cmocka_unit_test(broken_counters_are_reported_with_their_values),
 		cmocka_unit_test(reset_of_either_end_becomes_a_reset_of_the_other),
 		cmocka_unit_test(reset_waits_for_what_was_sent_before_it),

@@ -14,7 +14,6 @@
 #include "fake_splice.h"
 #include "lb.h"
 #include "log.h"
-#include "qualify.h"
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t n, size_t size);
@@ -56,22 +55,6 @@ void *__wrap_reallocarray(void *old, size_t n, size_t size)
 	return refuse() ? NULL : __real_reallocarray(old, n, size);
 }
 
-/* The configuration switches it off. */
-int splice_new(struct splice **ret, const struct splice_options *o, char *why, size_t size)
-{
-	(void)ret, (void)o, (void)why, (void)size;
-	fail_msg("splice_new");
-	return -EPERM;
-}
-
-int qualify(struct splice *sp, bool *ret_tells_unread, char *why, size_t size)
-{
-	*ret_tells_unread = true;
-	(void)sp, (void)why, (void)size;
-	fail_msg("qualify");
-	return -EPERM;
-}
-
 static int start(const char *text, struct config **ret_config, struct lb **ret_lb)
 {
 	struct config *c = config_new(CONFIG_RESOLVE);
@@ -84,7 +67,7 @@ static int start(const char *text, struct config **ret_config, struct lb **ret_l
 	if (r == 0)
 		r = config_finish(c);
 	if (r == 0)
-		r = lb_new(ret_lb, c, true);
+		r = lb_new(ret_lb, c);
 	if (r == 0) {
 		r = lb_start(*ret_lb, false);
 		if (r < 0) {

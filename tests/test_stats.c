@@ -166,6 +166,22 @@ static void every_fallback_has_a_name_of_its_own(void **state)
 	assert_string_equal(fallback_name(FALLBACK_MAX), "?");
 }
 
+/* Whoever comes back, with nothing counted before, is one. */
+static void coming_back_counts_once(void **state)
+{
+	struct stats s = { 0 };
+
+	(void)state;
+	stats_reenter(&s);
+	stats_reenter(&s);
+	assert_int_equal(s.current, 2);
+	assert_int_equal(s.max, 2);
+	stats_leave(&s);
+	stats_reenter(&s);
+	assert_int_equal(s.current, 2);
+	assert_int_equal(s.sessions, 0);
+}
+
 static void errno_says_why_a_join_was_refused(void **state)
 {
 	(void)state;
@@ -186,6 +202,7 @@ int main(void)
 		cmocka_unit_test(rate_falls_to_zero_when_nothing_happens),
 		cmocka_unit_test(asking_for_a_rate_changes_nothing),
 		cmocka_unit_test(entering_counts_all_and_leaving_only_the_current),
+		cmocka_unit_test(coming_back_counts_once),
 		cmocka_unit_test(no_event_is_lost_at_the_change_of_a_second),
 		cmocka_unit_test(rate_is_not_zero_for_a_thread_whose_clock_is_late),
 		cmocka_unit_test(maximum_is_the_highest_of_all_threads),

@@ -8,7 +8,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <errno.h>
 #include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +35,28 @@ static struct common {
 } *common;
 
 static struct supervised supervised;
+static uint32_t refused_clones; /* of the next ones after the first */
+
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, ...);
+
+/* The supervisor's clone(2). */
+long __wrap_syscall(long number, ...)
+{
+	va_list args;
+	long a[5];
+
+	va_start(args, number);
+	for (size_t i = 0; i < ARRAY_SIZE(a); i++)
+		a[i] = va_arg(args, long);
+	va_end(args);
+	if (number == SYS_clone && common->lives && refused_clones) {
+		refused_clones--;
+		errno = EAGAIN;
+		return -1;
+	}
+	return __real_syscall(number, a[0], a[1], a[2], a[3], a[4]);
+}
 
 static int on_ready(void *arg)
 {
@@ -188,6 +214,52 @@ static void worker_that_dies_is_replaced_after_growing_pauses(void **state)
 	assert_true(common->began_ns[1] - common->began_ns[0] >= 10 * NS_PER_MS);
 	assert_true(common->began_ns[2] - common->began_ns[1] >= 20 * NS_PER_MS);
 	assert_true(common->began_ns[3] - common->began_ns[2] >= 40 * NS_PER_MS);
+}
+
+static int die_once(void *arg, bool after)
+{
+	(void)arg;
+	begin_life(after);
+	be_ready();
+	if (!after)
+		raise(SIGKILL);
+	return 0;
+}
+
+/* How often the text stands in what was written to stderr meanwhile. */
+static uint32_t count_messages(int file, const char *text)
+{
+	char all[65536];
+	ssize_t n = pread(file, all, sizeof(all) - 1, 0);
+	uint32_t count = 0;
+
+	assert_true(n >= 0);
+	all[n] = '\0';
+	for (const char *at = all; (at = strstr(at, text)); at++)
+		count++;
+	return count;
+}
+
+static void worker_that_cannot_be_started_is_tried_again_after_growing_pauses(void **state)
+{
+	int file = memfd_create("stderr", MFD_CLOEXEC), saved = dup(STDERR_FILENO), status;
+
+	(void)state;
+	assert_true(file >= 0 && saved >= 0);
+	refused_clones = 4;
+	log_setup(LOG_ALERT, true);
+	dup2(file, STDERR_FILENO);
+	status = run(die_once);
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	assert_int_equal(status, 0);
+	assert_int_equal(common->lives, 2);
+	assert_int_equal(common->after, 1);
+	assert_int_equal(refused_clones, 0);
+	assert_int_equal(count_messages(file, "cannot start a worker: Resource temporarily unavailable"), 4);
+	/* 10 ms after the death, then 20, 40, 80, 160 after each refusal. */
+	assert_true(common->began_ns[1] - common->began_ns[0] >= 310 * NS_PER_MS);
+	close(file);
 }
 
 static int fail_later(void *arg, bool after)
@@ -420,6 +492,7 @@ int main(void)
 		supervisor_test(first_worker_that_fails_before_it_is_ready_is_not_tried_again),
 		supervisor_test(first_worker_that_dies_before_it_is_ready_is_not_replaced),
 		supervisor_test(worker_that_dies_is_replaced_after_growing_pauses),
+		supervisor_test(worker_that_cannot_be_started_is_tried_again_after_growing_pauses),
 		supervisor_test(workers_that_do_not_get_ready_any_more_end_when_they_are_told_to),
 		supervisor_test(worker_that_fails_after_it_was_ready_is_replaced),
 		supervisor_test(signals_are_forwarded),

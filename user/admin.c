@@ -19,6 +19,7 @@
 #include <sys/un.h>
 
 #include "admin_command.h"
+#include "handover.h"
 #include "lb.h"
 #include "log.h"
 
@@ -402,22 +403,34 @@ static int bind_with_mode(int fd, const struct sockaddr_un *at, mode_t mode)
 static int socket_open(struct admin_socket *s)
 {
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	char name[sizeof(at.sun_path) + 8];
 	struct stat st;
 	int fd, r;
 
 	if (strlen(s->conf->path) >= sizeof(at.sun_path))
 		return -ENAMETOOLONG;
 	memcpy(at.sun_path, s->conf->path, strlen(s->conf->path));
-	r = remove_stale(&at);
-	if (r < 0)
-		return r;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	poll_init(&s->poll, fd, on_connection);
-	r = bind_with_mode(fd, &at, s->conf->mode);
-	if (r < 0)
-		return r;
+	snprintf(name, sizeof(name), "stats/%s", s->conf->path);
+	fd = handover_take_fd(name);
+	if (fd >= 0 && lstat(at.sun_path, &st) < 0) {
+		close(fd); /* somebody has removed the file: nobody can connect to that one any more */
+		fd = -1;
+	}
+	if (fd >= 0) {
+		poll_init(&s->poll, fd, on_connection);
+	} else {
+		r = remove_stale(&at);
+		if (r < 0)
+			return r;
+		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		if (fd < 0)
+			return -errno;
+		poll_init(&s->poll, fd, on_connection);
+		r = bind_with_mode(fd, &at, s->conf->mode);
+		if (r < 0)
+			return r;
+	}
+	handover_give_fd(name, fd);
 	s->path = realpath(at.sun_path, NULL);
 	if (!s->path || lstat(s->path, &st) < 0)
 		return -errno;

@@ -192,6 +192,7 @@ struct config *config_new(unsigned int flags)
 
 	c->global.splice_limit = 2u << 20;
 	c->global.stats_timeout_ms = 10000;
+	c->global.uid = c->global.gid = c->state->users_gid = CONFIG_NO_ID;
 	strcpy(c->global.log_tag, "shunt");
 	strcpy(c->global.pin_path, "/sys/fs/bpf/shunt");
 	return c;

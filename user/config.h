@@ -33,6 +33,7 @@
 #define CONFIG_LOGS_MAX 16	  /* log targets of one section, inherited ones included */
 #define CONFIG_STATS_MAX 16	  /* stats sockets */
 #define CONFIG_CONNS_MAX 10000000 /* the largest maxconn */
+#define CONFIG_NO_ID UINT32_MAX	  /* no user, no group */
 #define CONFIG_TIME_MAX_MS (24u * 24 * 3600 * 1000) /* the longest time: 24 days */
 
 /* A place in the text. */
@@ -82,13 +83,23 @@ struct config_stats {
 	enum stats_level level; /* default operator */
 };
 
+/* Is there a supervisor, which keeps the sessions when the worker dies? */
+enum supervision {
+	SUPERVISION_AUTO, /* where it is possible */
+	SUPERVISION_ON,	  /* or no start */
+	SUPERVISION_OFF,
+};
+
 struct config_global {
 	unsigned int maxconn;		 /* 0: derive it from the descriptor limit */
 	unsigned int ulimit_n;		 /* 0: derive it from maxconn */
 	unsigned int nbthread;		 /* 0: as many as the cores that it may use */
 	bool daemon;			 /* `daemon` or -D */
-	bool master_worker;		 /* `master-worker` or -W */
+	enum supervision supervision;	 /* `master-worker` or -W, `no master-worker` or -db */
 	char pidfile[256];		 /* "" = none */
+	unsigned int uid, gid;		 /* `user`, `group`, `uid`, `gid`; CONFIG_NO_ID = as it was started */
+	char chroot[256];		 /* "" = none */
+	bool no_seccomp;		 /* `noseccomp` */
 	char log_tag[33];		 /* "shunt" */
 	char pin_path[200];		 /* "/sys/fs/bpf/shunt"; "" for `bpf-pin-path none` */
 	bool splice_require;		 /* `splice require`: no start without the kernel path */
@@ -190,7 +201,10 @@ struct config {
 };
 
 enum config_flags {
-	CONFIG_RESOLVE = 1, /* look names up; without it (tests) a name in an address is an error */
+	/*
+	 * Ask the system: look names up (of hosts, users, groups), and whether the chroot is there. Without it (tests) a name is an error.
+	 */
+	CONFIG_RESOLVE = 1,
 };
 
 /* Makes an empty configuration with all defaults. Returns NULL without memory. */

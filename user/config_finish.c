@@ -189,6 +189,8 @@ int config_finish(struct config *c)
 			check_bind(c, p, b);
 	}
 	check_splice(c);
+	if (c->global.gid == CONFIG_NO_ID)
+		c->global.gid = c->state->users_gid;
 	if (!c->state->saw_frontend)
 		config_error_at(c, last_file, 0, 0, false,
 				"nothing to listen on: there is no frontend and no listen section");

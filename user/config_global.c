@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* config_global.c - the keywords of the section `global`, and those that every section has. */
+#include <grp.h>
+#include <pwd.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "config_parser.h"
 
@@ -40,6 +43,11 @@ static void parse_time(struct config_parser *p)
 static void parse_flag(struct config_parser *p)
 {
 	*(bool *)field(p) = true;
+}
+
+static void parse_master_worker(struct config_parser *p)
+{
+	p->config->global.supervision = p->no ? SUPERVISION_OFF : SUPERVISION_ON;
 }
 
 static void parse_nosplice(struct config_parser *p)
@@ -108,12 +116,53 @@ static void parse_nothing(struct config_parser *p)
 	(void)p;
 }
 
-static void parse_unsupported(struct config_parser *p)
+static bool may_ask(const struct config_parser *p)
 {
-	config_fail(p, p->at,
-		    "'%s' is not supported yet: shunt keeps the user and the root "
-		    "directory it was started with",
-		    p->keyword->name);
+	return p->config->state->flags & CONFIG_RESOLVE;
+}
+
+static void parse_id(struct config_parser *p)
+{
+	config_number(p, p->args, p->keyword->name, 0, CONFIG_NO_ID - 1, field(p));
+	if (p->keyword->value == GLOBAL(uid))
+		p->config->state->users_gid = CONFIG_NO_ID; /* of a `user` that no longer counts */
+}
+
+static void parse_user(struct config_parser *p)
+{
+	struct passwd *user = may_ask(p) ? getpwnam(p->args->text) : NULL;
+
+	if (!user) {
+		config_fail(p, p->args, "there is no user %s on this machine", config_show(p->args->text).text);
+		return;
+	}
+	p->config->global.uid = user->pw_uid;
+	p->config->state->users_gid = user->pw_gid;
+}
+
+static void parse_group(struct config_parser *p)
+{
+	struct group *group = may_ask(p) ? getgrnam(p->args->text) : NULL;
+
+	if (group)
+		p->config->global.gid = group->gr_gid;
+	else
+		config_fail(p, p->args, "there is no group %s on this machine", config_show(p->args->text).text);
+}
+
+static void parse_chroot(struct config_parser *p)
+{
+	struct config_global *g = &p->config->global;
+	struct stat st;
+
+	if (p->args->text[0] != '/')
+		config_fail(p, p->args, "chroot takes a folder that begins with '/', not %s", config_show(p->args->text).text);
+	else if (may_ask(p) && stat(p->args->text, &st) < 0)
+		config_fail(p, p->args, "chroot %s: %s", config_show(p->args->text).text, strerror(errno));
+	else if (may_ask(p) && !S_ISDIR(st.st_mode))
+		config_fail(p, p->args, "chroot %s: this is no folder", config_show(p->args->text).text);
+	else
+		config_string(p, p->args, "the chroot", g->chroot, sizeof(g->chroot));
 }
 
 const struct config_keyword config_global_keywords[] = {
@@ -121,7 +170,7 @@ const struct config_keyword config_global_keywords[] = {
 	{ "ulimit-n", SECTION_GLOBAL, 1, 1, parse_ulimit_n, "N", .value = GLOBAL(ulimit_n) },
 	{ "nbthread", SECTION_GLOBAL, 1, 1, parse_nbthread, "N", .value = GLOBAL(nbthread) },
 	{ "daemon", SECTION_GLOBAL, 0, 0, parse_flag, "", .value = GLOBAL(daemon) },
-	{ "master-worker", SECTION_GLOBAL, 0, 0, parse_flag, "", .value = GLOBAL(master_worker) },
+	{ "master-worker", SECTION_GLOBAL, 0, 0, parse_master_worker, .usage = "", .no = true },
 	{ "pidfile", SECTION_GLOBAL, 1, 1, parse_pidfile, "PATH", .value = GLOBAL(pidfile) },
 	{ "log-tag", SECTION_GLOBAL, 1, 1, parse_log_tag, "TAG", .value = GLOBAL(log_tag) },
 	{ "bpf-pin-path", SECTION_GLOBAL, 1, 1, parse_pin_path, .usage = "PATH|none" },
@@ -138,9 +187,12 @@ const struct config_keyword config_global_keywords[] = {
 	  .usage = "PATH [mode OCTAL] [level user|operator|admin]" },
 	{ "stats timeout", SECTION_GLOBAL, 1, 1, parse_time, "TIME",
 	  .value = GLOBAL(stats_timeout_ms) },
-	{ "user", SECTION_GLOBAL, 0, CONFIG_WORDS_MAX, parse_unsupported, .usage = "" },
-	{ "group", SECTION_GLOBAL, 0, CONFIG_WORDS_MAX, parse_unsupported, .usage = "" },
-	{ "chroot", SECTION_GLOBAL, 0, CONFIG_WORDS_MAX, parse_unsupported, .usage = "" },
+	{ "user", SECTION_GLOBAL, 1, 1, parse_user, .usage = "NAME" },
+	{ "group", SECTION_GLOBAL, 1, 1, parse_group, .usage = "NAME" },
+	{ "uid", SECTION_GLOBAL, 1, 1, parse_id, "N", .value = GLOBAL(uid) },
+	{ "gid", SECTION_GLOBAL, 1, 1, parse_id, "N", .value = GLOBAL(gid) },
+	{ "chroot", SECTION_GLOBAL, 1, 1, parse_chroot, .usage = "PATH" },
+	{ "noseccomp", SECTION_GLOBAL, 0, 0, parse_flag, "", .value = GLOBAL(no_seccomp) },
 
 	/* these two in proxies as well */
 	{ "log", SECTION_GLOBAL | SECTION_DEFAULTS | SECTION_PROXIES, 1, CONFIG_WORDS_MAX,

@@ -55,6 +55,7 @@ struct config_state {
 	unsigned int nr_binds;
 	bool saw_frontend; /* a frontend or listen section was there, right or wrong */
 	struct config_at nosplice_at, splice_require_at;
+	unsigned int users_gid; /* the first group of who `user` names */
 };
 
 struct config_parser;

@@ -10,37 +10,63 @@
 
 #include "util.h"
 
-static uint64_t *bits; /* one for each descriptor that is to stay */
-static uint32_t nr_words;
+struct set {
+	uint64_t *bits; /* one for each descriptor */
+	uint32_t nr_words;
+};
 
-int fdtable_keep(int fd)
+static struct set kept; /* are to stay */
+static struct set others; /* were open when the process began, and nobody has asked for them */
+static int measured;	  /* the size of the table; 0 = it was not */
+
+static int add(struct set *set, int fd)
 {
 	uint32_t words = (uint32_t)fd / 64 + 1;
 
 	if (fd < 0)
 		return 0;
-	if (words > nr_words) {
-		uint64_t *more = reallocarray(bits, words, sizeof(*bits));
+	if (words > set->nr_words) {
+		uint64_t *more = reallocarray(set->bits, words, sizeof(*set->bits));
 
 		if (!more)
 			return -ENOMEM;
-		memset(more + nr_words, 0, (words - nr_words) * sizeof(*bits));
-		bits = more;
-		nr_words = words;
+		memset(more + set->nr_words, 0, (words - set->nr_words) * sizeof(*set->bits));
+		set->bits = more;
+		set->nr_words = words;
 	}
-	bits[fd / 64] |= 1ull << (fd % 64);
+	set->bits[fd / 64] |= 1ull << (fd % 64);
 	return 0;
+}
+
+static void take_out(struct set *set, int fd)
+{
+	if (fd >= 0 && (uint32_t)fd / 64 < set->nr_words)
+		set->bits[fd / 64] &= ~(1ull << (fd % 64));
+}
+
+static bool has(const struct set *set, int fd)
+{
+	return (uint32_t)fd / 64 < set->nr_words && (set->bits[fd / 64] >> (fd % 64) & 1);
+}
+
+int fdtable_keep(int fd)
+{
+	return add(&kept, fd);
 }
 
 void fdtable_drop(int fd)
 {
-	if (fd >= 0 && (uint32_t)fd / 64 < nr_words)
-		bits[fd / 64] &= ~(1ull << (fd % 64));
+	take_out(&kept, fd);
 }
 
-static bool is_kept(int fd)
+bool fdtable_has(int fd)
 {
-	return (uint32_t)fd / 64 < nr_words && (bits[fd / 64] >> (fd % 64) & 1);
+	return has(&kept, fd);
+}
+
+void fdtable_own(int fd)
+{
+	take_out(&others, fd);
 }
 
 /* The kernel's table has no more descriptors than that (kernel: fs/proc/array.c). If it cannot be read, the limit is right too, and dearer. */
@@ -61,13 +87,18 @@ static int table_size(void)
 	return size < 0 ? -errno : size;
 }
 
+void fdtable_measure(void)
+{
+	measured = MAX(table_size(), 0);
+}
+
 /*
  * Calls fn for each open descriptor, until it returns a negative number. Returns the sum of what it returned, or that. (With thousands of
  * them, to ask for each number takes a tenth of the time of reading /proc/self/fd.)
  */
 static int each(int (*fn)(void *arg, int fd), void *arg)
 {
-	int size = table_size(), sum = 0;
+	int size = measured ?: table_size(), sum = 0;
 
 	if (size < 0)
 		return size;
@@ -84,7 +115,33 @@ static int each(int (*fn)(void *arg, int fd), void *arg)
 static int keep(void *arg, int fd)
 {
 	(void)arg;
-	return fdtable_keep(fd);
+	return has(&others, fd) ? 0 : fdtable_keep(fd);
+}
+
+static int disown(void *arg, int fd)
+{
+	(void)arg;
+	if (fd <= STDERR_FILENO)
+		return 0;
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return add(&others, fd);
+}
+
+static int inherit(void *arg, int fd)
+{
+	const bool *yes = arg;
+
+	return fd > STDERR_FILENO && fcntl(fd, F_SETFD, *yes ? 0 : FD_CLOEXEC) < 0 ? -errno : 0;
+}
+
+int fdtable_disown_all(void)
+{
+	return each(disown, NULL);
+}
+
+int fdtable_inherit_all(bool yes)
+{
+	return each(inherit, &yes);
 }
 
 int fdtable_keep_all(void)
@@ -101,7 +158,7 @@ static int close_other(void *arg, int fd)
 {
 	struct sweep *s = arg;
 
-	if (is_kept(fd) || s->spare(s->arg, fd))
+	if (has(&kept, fd) || s->spare(s->arg, fd))
 		return 0;
 	close(fd);
 	return 1;
@@ -114,7 +171,7 @@ int fdtable_sweep(bool (*spare)(void *arg, int fd), void *arg)
 
 void fdtable_done(void)
 {
-	free(bits);
-	bits = NULL;
-	nr_words = 0;
+	free(kept.bits);
+	free(others.bits);
+	kept = others = (struct set){ 0 };
 }

@@ -43,7 +43,10 @@ struct lb {
 	} *new_clients;		     /* of a worker that died: accepted, and in no record; while a worker starts */
 	uint32_t nr_new_clients;
 	bool supervised;	     /* a worker may be followed by another */
+	enum sock_unread unread;     /* how the kernel tells what is unread in a sockmap's socket */
 	bool ready;		     /* a worker serves; atomic */
+	bool resting;		     /* it is to stop where it is, for another program to take over: nobody ends; atomic */
+	bool guarded;		     /* another process has copies of all descriptors (upgrade.h); atomic */
 	uint32_t maxconn;	     /* sessions of the process */
 	uint32_t taken;		     /* of maxconn, accepts under way included; atomic */
 	uint32_t nofile;	     /* descriptors it may open */
@@ -61,9 +64,16 @@ struct lb {
 
 /*
  * Builds what outlives a worker: limits, proxies, listeners, kernel path (qualified), stats sockets. What fails is logged with what
- * to do about it. supervised: a worker may be followed by another. Returns 0 or -errno.
+ * to do about it. Whether a worker may be followed by another (lb->supervised) is the configuration's to say, and the kernel's unless the configuration insists. What an earlier program has handed over is taken (handover.h); the first worker then comes
+ * after that program's. Returns 0 or -errno.
  */
-int lb_new(struct lb **ret, const struct config *c, bool supervised);
+int lb_new(struct lb **ret, const struct config *c);
+
+/*
+ * Could this program take over with this configuration? Nothing that the running one has is touched: the kernel path is tried with maps of its own. What
+ * speaks against it is logged. Returns 0 or -errno.
+ */
+int lb_try(const struct config *c);
 
 /* Of what a worker left nothing must be in use any more. Accepts NULL, returns NULL. */
 struct lb *lb_free(struct lb *lb);
@@ -77,7 +87,7 @@ int lb_start(struct lb *lb, bool after);
 /* Ends what lb_start() began; all sessions must have ended. */
 void lb_finish(struct lb *lb);
 
-/* Runs until it is stopped. Returns 0 or -errno. */
+/* Runs until it is stopped, or is to rest (then all sessions are as they were). Returns 0 or -errno. */
 int lb_run(struct lb *lb);
 
 /* Stops accepting; ends when the last session has ended, or after hard-stop-after. */

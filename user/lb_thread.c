@@ -234,10 +234,31 @@ static void end_careful(struct lb_thread *t)
 	pthread_mutex_unlock(&t->lb->scarce);
 }
 
+static void pause_exhausted(struct lb_listener *l, int error)
+{
+	struct lb_thread *t = l->thread;
+
+	stat_set(t->lb->scarce_until_ns, now_ns() + SCARCE_MS * NS_PER_MS);
+	if (!stat_add(t->lb->stats.accept_errors, 1))
+		log_alert("accept: %s: accepting is paused until a session ends (said once; see "
+			  "AcceptPausedExhausted)",
+			  strerror(-error));
+	/* Without memory for the timer it is better to be told again and again than never more. */
+	if (loop_timer_set(t->loop, &t->exhausted_timer,
+			   loop_now(t->loop) + EXHAUSTED_PAUSE_MS * NS_PER_MS) < 0)
+		return;
+	pause_listener(l);
+}
+
 static bool on_room(void *arg)
 {
 	struct lb_listener *l = arg;
+	int r = sessions_keep_spare(l->thread->sessions);
 
+	if (r < 0) {
+		pause_exhausted(l, r);
+		return false;
+	}
 	if (keep_place(l->thread->lb, l->frontend)) {
 		be_careful(l->thread);
 		return true;
@@ -290,7 +311,7 @@ static bool on_accepted(void *arg, int fd, const struct addr *client)
 
 void lb_thread_admit(struct lb_thread *t, uint32_t listener, int fd)
 {
-	struct frontend *fe = t->listeners[listener].frontend;
+	struct frontend *fe = t->lb->listeners[listener].frontend; /* the thread has none while it is stopping */
 	struct addr client = {0};
 	socklen_t len = sizeof(client);
 	struct lb_thread *to;
@@ -314,16 +335,7 @@ static void on_exhausted(void *arg, int error)
 	 */
 	end_careful(t);
 	give_place_back(t->lb, l->frontend);
-	stat_set(t->lb->scarce_until_ns, now_ns() + SCARCE_MS * NS_PER_MS);
-	if (!stat_add(t->lb->stats.accept_errors, 1))
-		log_alert("accept: %s: accepting is paused until a session ends (said once; see "
-			  "AcceptPausedExhausted)",
-			  strerror(-error));
-	/* Without memory for the timer it is better to be told again and again than never more. */
-	if (loop_timer_set(t->loop, &t->exhausted_timer,
-			   loop_now(t->loop) + EXHAUSTED_PAUSE_MS * NS_PER_MS) < 0)
-		return;
-	pause_listener(l);
+	pause_exhausted(l, error);
 }
 
 static const struct listener_ops listener_ops = {
@@ -349,6 +361,7 @@ int lb_thread_init(struct lb_thread *t, struct lb *lb, uint32_t number)
 		.stats = &lb->stats,
 		.tuning = {.limit = lb->budget.limit, .begin = budget_begin(&lb->budget)},
 		.budget = &lb->budget,
+		.unread = lb->unread,
 		.thread = number,
 		.ended = on_session_ended,
 		.arg = t,

@@ -82,6 +82,21 @@ uint32_t ledger_share(const struct ledger *l, uint32_t thread)
 	return l->parts[thread].max;
 }
 
+static size_t records_size(const struct ledger *l)
+{
+	return l->max * sizeof(*l->records) + LINE + l->nr_parts * (size_t)LINE;
+}
+
+/* Of these two all else follows. */
+static void use(struct ledger *l, struct ledger_record *records, char *scratches)
+{
+	l->records = records;
+	l->serial = (uint64_t *)&records[l->max];
+	l->serving = (uint32_t *)(l->serial + LINE / sizeof(*l->serial));
+	l->scratches = scratches;
+	ledger_recover(l);
+}
+
 int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 {
 	struct ledger *l = calloc(1, sizeof(*l) + threads * sizeof(struct part));
@@ -92,14 +107,12 @@ int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 	l->max = max_sessions;
 	l->nr_parts = threads;
 	l->free = calloc(max_sessions, sizeof(*l->free));
-	l->records = shared_new(max_sessions * sizeof(*l->records) + LINE + threads * (size_t)LINE);
+	l->records = shared_new(records_size(l));
 	l->scratches = shared_new((size_t)threads * LEDGER_SCRATCH);
 	if (!l->free || !l->records || !l->scratches) {
 		ledger_free(l);
 		return -ENOMEM;
 	}
-	l->serial = (uint64_t *)&l->records[max_sessions];
-	l->serving = (uint32_t *)(l->serial + LINE / sizeof(*l->serial));
 	for (uint32_t i = 0; i < threads; i++) {
 		uint32_t max = max_sessions / threads + (i < max_sessions % threads);
 		struct part *p = &l->parts[i];
@@ -107,7 +120,7 @@ int ledger_new(struct ledger **ret, uint32_t max_sessions, uint32_t threads)
 		*p = (struct part){.first = first, .max = max, .free = l->free + first};
 		first += max;
 	}
-	ledger_recover(l);
+	use(l, l->records, l->scratches);
 	*ret = l;
 	return 0;
 }
@@ -126,8 +139,22 @@ struct ledger *ledger_free(struct ledger *l)
 
 int ledger_keep(struct ledger *l)
 {
-	l->areas = shared_new((size_t)l->max * 2 * LEDGER_AREA);
-	return l->areas ? 0 : -ENOMEM;
+	struct ledger_record *records = shared_new_kept("ledger", records_size(l));
+	char *scratches = records ? shared_new_kept("scratches", (size_t)l->nr_parts * LEDGER_SCRATCH) : NULL;
+	char *areas = scratches ? shared_new_kept("areas", (size_t)l->max * 2 * LEDGER_AREA) : NULL;
+
+	if (!areas) {
+		int r = -errno;
+
+		shared_free(scratches);
+		shared_free(records);
+		return r;
+	}
+	shared_free(l->records);
+	shared_free(l->scratches);
+	l->areas = areas;
+	use(l, records, scratches);
+	return 0;
 }
 
 void ledger_recover(struct ledger *l)

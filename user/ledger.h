@@ -16,7 +16,7 @@
 #include "addr.h"
 #include "shunt_abi.h"
 
-#define LEDGER_VERSION 2
+#define LEDGER_VERSION 4 /* of what follows: a program does not take over from one with another */
 
 enum ledger_state {
 	LEDGER_FREE = 0,
@@ -58,8 +58,8 @@ struct ledger_record {
 	uint64_t connected_ns; /* 0 = not yet */
 	uint64_t relayed[2]; /* bytes that userspace moved before the join, by direction (0 = client
 				to server) */
-	uint64_t taken[2]; /* bytes that userspace has read in that direction, but for those of a read that has
-			      just returned; of a joined one it means nothing */
+	uint64_t taken[2]; /* bytes that userspace has read in that direction, passed ones included, but for those of a read
+			      that has just returned */
 	uint32_t held[2]; /* bytes of direction i in its area: see ledger_area() */
 	uint8_t eof[2];	     /* end i has sent its FIN */
 	uint8_t done[2]; /* direction i is finished: its FIN is in the send queue of the other end,
@@ -70,7 +70,8 @@ struct ledger_record {
 	uint8_t counted;      /* and that is in the log and in the counters */
 	uint8_t broken;	      /* in FLUSH: the end that is gone, */
 	uint8_t why;	      /* and what the session will have ended with */
-	uint8_t pad[6];
+	uint8_t served;	      /* at the last death, if that was one */
+	uint8_t pad[5];
 };
 
 struct ledger;
@@ -94,12 +95,14 @@ uint32_t ledger_share(const struct ledger *l, uint32_t thread);
 void ledger_recover(struct ledger *l);
 
 /*
- * From now on there is a place of LEDGER_AREA bytes for what userspace has read in a direction and not yet written, which takes memory only while
- * something is in it; before that, ledger_area() is NULL. Returns 0, or -ENOMEM if the system does not give away as many addresses.
+ * From now on all of it lies in memory that the program sees which takes this process's place (shared_new_kept()), and holds what an earlier one has left
+ * there; before any record is taken. And there is a place of LEDGER_AREA bytes for what userspace has read in a direction and not yet written, which takes memory only while
+ * something is in it; without this call, ledger_area() is NULL. Returns 0; -ENOMEM if the system does not give away as many addresses; -EPROTO if the earlier one
+ * had another size.
  */
 int ledger_keep(struct ledger *l);
 
-#define LEDGER_AREA (256 * 1024)
+#define LEDGER_AREA (1024 * 1024)
 char *ledger_area(struct ledger *l, uint32_t session, int direction);
 
 /* A thread's buffer for what it is just moving, LEDGER_SCRATCH bytes. */

@@ -12,6 +12,7 @@
 
 struct listener {
 	struct poll poll;
+	struct addr at; /* its own; who asks may ask after it was closed */
 	struct loop *loop;
 	const struct listener_ops *ops;
 	void *arg;
@@ -23,6 +24,14 @@ struct listener {
 	int batch;
 	uint64_t turn;
 };
+
+static bool get_own(int fd, struct addr *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	*ret = (struct addr){0};
+	return getsockname(fd, &ret->sa, &len) == 0;
+}
 
 int listener_open(struct listener **ret, const struct addr *at, int backlog,
 		  const struct sock_tuning *tuning)
@@ -47,7 +56,20 @@ int listener_open(struct listener **ret, const struct addr *at, int backlog,
 	l = calloc(1, sizeof(*l));
 	if (!l)
 		return -ENOMEM;
+	get_own(fd, &l->at);
 	poll_init(&l->poll, take_fd(&fd), NULL);
+	*ret = l;
+	return 0;
+}
+
+int listener_take(struct listener **ret, int fd)
+{
+	struct listener *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return -ENOMEM;
+	get_own(fd, &l->at);
+	poll_init(&l->poll, fd, NULL);
 	*ret = l;
 	return 0;
 }
@@ -63,6 +85,7 @@ int listener_share(struct listener **ret, const struct listener *of)
 	if (!l)
 		return -ENOMEM;
 	poll_init(&l->poll, take_fd(&fd), NULL);
+	l->at = of->at;
 	*ret = l;
 	return 0;
 }
@@ -89,25 +112,17 @@ struct listener *listener_forget(struct listener *l)
 	return NULL;
 }
 
-static bool get_own(int fd, struct addr *ret)
-{
-	socklen_t len = sizeof(*ret);
-
-	*ret = (struct addr){0};
-	return getsockname(fd, &ret->sa, &len) == 0;
-}
-
 bool listener_has_accepted(const struct listener *l, int fd, bool any)
 {
-	struct addr at, own;
+	struct addr own;
 	int listens = 1;
 	socklen_t len = sizeof(listens);
 
-	if (!get_own(l->poll.fd, &at) || !get_own(fd, &own) || addr_port(&at) != addr_port(&own))
+	if (!get_own(fd, &own) || addr_port(&l->at) != addr_port(&own))
 		return false;
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0 || listens)
 		return false;
-	return any ? addr_is_any(&at) : addr_equal(&at, &own);
+	return any ? addr_is_any(&l->at) : addr_equal(&l->at, &own);
 }
 
 /* Errors of the connection itself, which accept(2) hands on: the next one may be fine. */

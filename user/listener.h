@@ -35,6 +35,9 @@ struct listener_ops {
 int listener_open(struct listener **ret, const struct addr *at, int backlog,
 		  const struct sock_tuning *tuning);
 
+/* One that listens already, at fd, which it owns from now on. Returns 0 or -ENOMEM. */
+int listener_take(struct listener **ret, int fd);
+
 /*
  * Another listener for the same socket, to be started on another thread's loop: a client wakes one
  * of the threads that wait. Returns 0, -ENOMEM or dup(2)'s -errno.
@@ -52,7 +55,7 @@ int listener_fd(const struct listener *l);
 
 /*
  * Is fd a socket that was accepted at its address? (No other socket of the process has that.) any: at a wildcard's port, where no other
- * listener has the address itself.
+ * listener has the address itself. Its own descriptor is not looked at: it may be closed already.
  */
 bool listener_has_accepted(const struct listener *l, int fd, bool any);
 

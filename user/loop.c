@@ -31,6 +31,7 @@ struct loop {
 	struct poll wake; /* an eventfd */
 	struct epoll_event events[EVENTS_PER_TURN];
 	int nr_events; /* of this turn, for loop_unwatch() */
+	const bool *copied; /* NULL = never */
 };
 
 static void on_wake(struct poll *p, uint32_t events)
@@ -128,6 +129,11 @@ int loop_watch(struct loop *l, struct poll *p, uint32_t events)
 	return 0;
 }
 
+void loop_copied(struct loop *l, const bool *copied)
+{
+	l->copied = copied;
+}
+
 void loop_unwatch(struct loop *l, struct poll *p)
 {
 	if (!p->added)
@@ -140,6 +146,8 @@ void loop_forget(struct loop *l, struct poll *p)
 {
 	if (!p->added)
 		return;
+	if (l->copied && __atomic_load_n(l->copied, __ATOMIC_ACQUIRE))
+		epoll_ctl(l->epfd, EPOLL_CTL_DEL, p->fd, NULL);
 	p->added = false;
 	p->events = 0;
 	for (int i = 0; i < l->nr_events; i++)

@@ -79,6 +79,9 @@ void loop_beat(struct loop *l, uint64_t *where);
 /* The same for who closes the descriptor next, and holds the only one: the kernel forgets it then. */
 void loop_forget(struct loop *l, struct poll *p);
 
+/* While *copied, another process has copies of all descriptors, and the kernel forgets none that we close: loop_forget() is loop_unwatch(). */
+void loop_copied(struct loop *l, const bool *copied);
+
 static inline void timer_init(struct timer *t, void (*fn)(struct timer *))
 {
 	*t = (struct timer){.fn = fn};

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* main.c - arguments, configuration, build, run, exit status. No policy. */
+/* main.c - arguments, configuration, exit status. No policy. */
 #include <fcntl.h>
 #include <getopt.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <bpf/libbpf_version.h>
 
 #include "config.h"
 #include "fdtable.h"
+#include "handover.h"
 #include "lb.h"
 #include "log.h"
-#include "supervisor.h"
+#include "run.h"
+#include "upgrade.h"
 #include "util.h"
 
 #define MAX_ARGS 64	      /* of each of -f, --listen and --server */
@@ -24,30 +24,34 @@ struct args {
 	const char *files[MAX_ARGS], *listens[MAX_ARGS], *servers[MAX_ARGS];
 	size_t nr_files, nr_listens, nr_servers;
 	const char *pidfile;
-	bool check, debug, daemon, quiet, supervised, verbose;
-	unsigned int version;
+	bool check, daemon, foreground, quiet, verbose;
+	enum supervision supervision;
+	unsigned int version, debug;
 };
 
 static void usage(FILE *to)
 {
-	fputs("Usage: shunt -f FILE [-f FILE ...] [-c] [-d] [-D] [-p PIDFILE] [-q] [-V] [-W]\n"
-	      "       shunt --listen ADDR:PORT [--listen ...] --server ADDR:PORT [--server ...] [-d]\n"
+	fputs("Usage: shunt -f FILE [-f FILE ...] [-c] [-d | -db] [-D] [-p PIDFILE] [-q] [-V] [-W]\n"
+	      "       shunt --listen ADDR:PORT [--listen ...] --server ADDR:PORT [--server ...] [-d | -db]\n"
 	      "\n"
 	      "  -f FILE             read this configuration (HAProxy's dialect); several are read in order\n"
 	      "  -c                  check the configuration and exit: 0 if it is valid, else 1\n"
 	      "  --listen ADDR:PORT  without a file: accept clients here\n"
 	      "  --server ADDR:PORT  without a file: balance them over these servers, round robin\n"
-	      "  -d                  debug messages\n"
+	      "  -d                  debug messages, in the foreground\n"
+	      "  -db                 in the foreground, and without a supervisor\n"
 	      "  -D                  run in the background, once everything is ready\n"
 	      "  -p PIDFILE          write the process's number there\n"
 	      "  -q                  no messages but alerts\n"
 	      "  -V                  say more while starting\n"
-	      "  -W                  with a supervisor: when the worker dies, another one takes its sessions over\n"
+	      "  -W                  no start without a supervisor (when the worker dies, another one takes its sessions\n"
+	      "                      over; there is one by default where the kernel allows that)\n"
 	      "  -v, -vv             version; how it was built and what it runs on\n"
 	      "  -h                  this help\n"
 	      "\n"
 	      "Signals: TERM and USR1 stop accepting and end with the last session (or after hard-stop-after),\n"
-	      "INT resets all sessions and ends, HUP logs the state of the servers.\n",
+	      "INT resets all sessions and ends, HUP logs the state of the servers. USR2 starts the program and the\n"
+	      "configuration anew, and no session notices (with a supervisor).\n",
 	      to);
 }
 
@@ -91,7 +95,7 @@ static int parse_args(struct args *a, int argc, char **argv)
 	bool ok = true;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "f:cdDp:qVvhW", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "f:cdbDp:qVvhW", options, NULL)) != -1) {
 		switch (c) {
 		case 'f':
 			ok = ok && add_arg(a->files, &a->nr_files, "-f", optarg);
@@ -106,7 +110,15 @@ static int parse_args(struct args *a, int argc, char **argv)
 			a->check = true;
 			break;
 		case 'd':
-			a->debug = true;
+			a->debug++;
+			break;
+		case 'b': /* of -db, as HAProxy spells it: that d says nothing by itself */
+			if (!a->debug--) {
+				usage(stderr);
+				return EXIT_USAGE;
+			}
+			a->foreground = true;
+			a->supervision = SUPERVISION_OFF;
 			break;
 		case 'D':
 			a->daemon = true;
@@ -121,7 +133,7 @@ static int parse_args(struct args *a, int argc, char **argv)
 			a->verbose = true;
 			break;
 		case 'W':
-			a->supervised = true;
+			a->supervision = SUPERVISION_ON;
 			break;
 		case 'v':
 			a->version++;
@@ -225,212 +237,28 @@ static int load_config(struct config *c, const struct args *a)
 	return r;
 }
 
-/* ---- background ---- */
-
-/*
- * Forks. The child goes on, with *ret_pipe to be told when it is ready; the parent waits for that, so that whoever started us
- * learns from the exit status whether the balancer runs.
- */
-static int go_background(int *ret_pipe)
-{
-	int pipe_fds[2];
-	pid_t pid;
-	ssize_t n;
-	char ready;
-
-	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
-		return -errno;
-	pid = fork();
-	if (pid < 0)
-		return -errno;
-	if (pid > 0) {
-		close(pipe_fds[1]);
-		while ((n = read(pipe_fds[0], &ready, 1)) < 0 && errno == EINTR)
-			;
-		_exit(n == 1 ? EXIT_SUCCESS : EXIT_FAILURE);
-	}
-	close(pipe_fds[0]);
-	setsid();
-	*ret_pipe = pipe_fds[1];
-	return 0;
-}
-
-/* Lets go of the starter's terminal and folder. */
-static void detach(int level)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	log_setup(level, false);
-	if (null >= 0) {
-		dup2(null, STDIN_FILENO);
-		dup2(null, STDOUT_FILENO);
-		dup2(null, STDERR_FILENO);
-		close(null);
-	}
-	if (chdir("/") < 0)
-		log_warning("background: %s", strerror(errno));
-}
-
-static void tell_starter(int pipe_fd)
-{
-	if (write(pipe_fd, "r", 1) != 1)
-		log_warning("background: %s", strerror(errno));
-	fdtable_drop(pipe_fd);
-	close(pipe_fd);
-}
-
-/* As it is now: in the background the working directory is another. Empty stays empty. Returns NULL and errno. */
-static char *absolute_path(const char *path)
-{
-	__cleanup_free char *folder = NULL;
-	char *ret;
-
-	if (!*path || *path == '/')
-		return strdup(path);
-	folder = getcwd(NULL, 0);
-	return folder && asprintf(&ret, "%s/%s", folder, path) >= 0 ? ret : NULL;
-}
-
-static int write_pidfile(const char *path)
-{
-	char text[32];
-	__cleanup_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	int len = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-
-	if (fd < 0 || write(fd, text, (size_t)len) != len) {
-		int r = -errno;
-
-		log_alert("cannot write pidfile %s: %s", path, strerror(-r));
-		return r;
-	}
-	return 0;
-}
-
-static void say_ready(const struct lb *lb)
-{
-	char where[200] = "", text[ADDR_STRLEN];
-	size_t len = 0;
-
-	for (uint32_t i = 0; i < lb->nr_listeners && len < sizeof(where); i++) {
-		const struct config_bind *b;
-		const struct frontend *f = lb->listeners[i].frontend;
-
-		if (i && lb->listeners[i - 1].frontend == f)
-			continue;
-		list_for_each(b, &f->conf->binds, entry) {
-			if (len < sizeof(where))
-				len += (size_t)snprintf(where + len, sizeof(where) - len, "%s%s", len ? ", " : "",
-							addr_format(&b->addr, text));
-		}
-	}
-	log_notice("ready: listening on %s%s; maxconn %u", where, len >= sizeof(where) ? "..." : "", lb->maxconn);
-}
-
 static int message_level(const struct args *a)
 {
 	return a->debug ? LOG_DEBUG : a->quiet ? LOG_ALERT : a->verbose ? LOG_INFO : LOG_NOTICE;
 }
 
-/* A run of the balancer, as the supervisor and its workers see it. */
-struct run {
-	struct lb *lb;
-	bool daemon, supervised;
-	int level;   /* of messages */
-	int pipe_fd; /* to who started us in the background */
-};
-
-static int on_ready(void *arg)
+/* What an earlier program has left us. */
+static int inherit(void)
 {
-	struct run *run = arg;
+	int r = handover_read();
 
-	if (run->daemon)
-		tell_starter(run->pipe_fd);
-	return 0;
-}
-
-static int work(void *arg, bool after)
-{
-	struct run *run = arg;
-	struct lb *lb = run->lb;
-	int r;
-
-	r = lb_start(lb, after);
 	if (r < 0)
-		log_alert("cannot start: %s", strerror(-r));
-	if (r == 0) {
-		if (!after)
-			say_ready(lb);
-		if (run->daemon && !run->supervised) {
-			detach(run->level);
-			tell_starter(run->pipe_fd);
-		}
-		r = lb_run(lb);
-		if (r < 0)
-			log_alert("the event loop failed: %s", strerror(-r));
-		if (r < 0 && run->supervised)
-			_exit(EXIT_FAILURE); /* the next one has all that it had */
-		if (r == 0)
-			log_notice("stopped");
-	}
-	lb_finish(lb);
-	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+		log_alert("cannot take over: what the running shunt says makes no sense: %s", strerror(-r));
+	return r;
 }
 
-static int supervise(struct run *run)
+/* May this program take over? */
+static int try(const struct config *c)
 {
-	struct supervised s = {
-		.work = work,
-		.ready = on_ready,
-		.arg = run,
-		.is_ready = &run->lb->ready,
-		.beats = &run->lb->beats->at_ns,
-		.nr_beats = run->lb->nr_threads,
-		.stride = sizeof(*run->lb->beats),
-	};
-
-	lb_signals(&s.forward);
-	pool_rest_sinks(run->lb->pool);
-	return supervisor_run(&s);
-}
-
-static int run(const struct config *c, const struct args *a)
-{
-	const char *given = a->pidfile ?: c->global.pidfile;
-	__cleanup_free char *pidfile = absolute_path(given);
-	struct run run = { .daemon = c->global.daemon, .supervised = c->global.master_worker, .level = message_level(a), .pipe_fd = -1 };
-	sigset_t set;
-	int r;
-
-	if (!pidfile) {
-		log_alert("cannot find pidfile %s: %s", given, strerror(errno));
-		return -errno;
-	}
-	if (run.daemon) {
-		r = go_background(&run.pipe_fd);
-		if (r < 0) {
-			log_alert("cannot go into the background: %s", strerror(-r));
-			return r;
-		}
-	}
-	signal(SIGPIPE, SIG_IGN);
-	lb_signals(&set);
-	sigaddset(&set, SIGCHLD);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	r = lb_new(&run.lb, c, run.supervised);
-	if (r < 0) {
-		log_alert("cannot start: %s", strerror(-r));
-		return r;
-	}
-	r = *pidfile ? write_pidfile(pidfile) : 0;
-	if (r == 0) {
-		if (run.daemon && run.supervised)
-			detach(run.level); /* before there is anybody to share descriptors with */
-		r = run.supervised ? supervise(&run) : work(&run, false);
-		if (*pidfile)
-			unlink(pidfile);
-	}
-	lb_free(run.lb);
-	return r ? -EIO : 0;
+	if (c->global.supervision != SUPERVISION_OFF)
+		return lb_try(c);
+	log_alert("cannot take over: the running shunt has a supervisor and this one would have none (-db, no master-worker): that needs a restart");
+	return -EPROTO;
 }
 
 int main(int argc, char **argv)
@@ -442,6 +270,9 @@ int main(int argc, char **argv)
 	r = parse_args(&a, argc, argv);
 	if (r >= 0)
 		return r;
+	if (inherit() < 0)
+		return EXIT_FAILURE;
+	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC); /* what whoever started us left open */
 	log_setup(message_level(&a), true);
 	c = config_new(CONFIG_RESOLVE);
 	if (!c) {
@@ -449,13 +280,19 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	r = load_config(c, &a);
-	c->global.daemon = (c->global.daemon || a.daemon) && !a.debug;
-	c->global.master_worker = c->global.master_worker || a.supervised;
+	c->global.daemon = (c->global.daemon || a.daemon) && !a.debug && !a.foreground;
+	if (a.supervision != SUPERVISION_AUTO)
+		c->global.supervision = a.supervision;
 	if (r == 0 && a.check)
 		puts("Configuration file is valid");
+	else if (r == 0 && handover_kind() == HANDOVER_TRIAL)
+		r = try(c);
 	else if (r == 0)
-		r = run(c, &a);
+		r = run(c, &(struct run_options){ a.pidfile, message_level(&a), argv });
 	config_free(c);
+	handover_done();
+	upgrade_forget();
+	fdtable_done();
 	log_setup(LOG_ALERT, false); /* closes its descriptor */
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

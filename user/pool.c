@@ -203,6 +203,13 @@ void pool_forget_sessions(struct pool *p)
 	}
 }
 
+void pool_add_sinks(struct pool *p)
+{
+	log_clear_sinks();
+	for (uint32_t i = 0; i < p->nr_global_sinks; i++)
+		log_add_sink(p->global_sinks[i]);
+}
+
 void pool_rest_sinks(struct pool *p)
 {
 	struct frontend *f;

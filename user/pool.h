@@ -76,6 +76,9 @@ struct pool {
  * reported once and left out. Returns 0 or -ENOMEM.
  */
 int pool_new(struct pool **ret, const struct config *c, uint32_t maxconn);
+/* The daemon's own messages go to the global logs from now on, and nowhere else but the standard error. */
+void pool_add_sinks(struct pool *p);
+
 /* Lets go of the sockets of all logs: see log_sink_rest(). */
 void pool_rest_sinks(struct pool *p);
 

@@ -18,16 +18,19 @@
 #include "util.h"
 
 #define BULK (512u * 1024)
-#define BULK_SNDBUF (128 * 1024)
+#define BULK_UNSENT (64 * 1024)
 #define STEP_MS 2000	     /* no step of a healthy kernel takes a tenth of this */
 #define WINDOW_MAX (8u * 1024 * 1024)
 #define WINDOW_CHUNK 65536u
+#ifndef UNREAD_FIRST
+#define UNREAD_FIRST SOCK_UNREAD_TOLD /* what is tried first */
+#endif
 
 struct rig {
 	struct splice *sp;
 	int client, server;	   /* the applications' sockets */
 	struct splice_end ends[2]; /* ours */
-	bool tells_unread;
+	enum sock_unread unread;
 	char *why;
 	size_t size;
 };
@@ -170,13 +173,18 @@ static int rig_open(struct rig *rig, bool want_kernel)
 	return 0;
 }
 
-/* Bytes of before the join, then bulk through a send buffer that fills up again and again. */
+/*
+ * Bytes of before the join, then bulk through a send queue that is full again and again. Not by its memory, which the program looks
+ * at, but because little may be unsent (kernel: tcp_stream_memory_free()).
+ */
 static int check_bytes(struct rig *rig)
 {
 	const uint32_t early = 1000;
 	int r;
 
-	r = set_int(rig->ends[1].fd, SOL_SOCKET, SO_SNDBUF, BULK_SNDBUF / 2);
+	r = set_int(rig->ends[1].fd, SOL_SOCKET, SO_SNDBUFFORCE, 2 * BULK);
+	if (r == 0)
+		r = set_int(rig->ends[1].fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, BULK_UNSENT);
 	if (r == 0)
 		r = send_pattern(rig->client, 0, early);
 	if (r == 0)
@@ -193,10 +201,10 @@ static int check_bytes(struct rig *rig)
 		return fail(rig, r, "bulk could not be sent");
 	r = expect_pattern(rig->server, early, BULK);
 	if (r == -ETIMEDOUT)
-		return fail(rig, r, "bytes behind a full send buffer did not come in time (a stalled kernel, or a machine without time)");
+		return fail(rig, r, "bytes behind a full send queue did not come in time (a stalled kernel, or a machine without time)");
 	if (r < 0)
 		return fail(rig, -EBADMSG,
-			    "bytes were lost, repeated or reordered behind a full send buffer (kernel needs \"bpf, sockmap: fix duplicated data transmission\")");
+			    "bytes were lost, repeated or reordered behind a full send queue (kernel needs \"bpf, sockmap: fix duplicated data transmission\")");
 	return 0;
 }
 
@@ -230,16 +238,17 @@ static int check_fin(struct rig *rig)
 	return 0;
 }
 
-/* Does SIOCINQ tell what was passed and not read? All that was sent was passed: the window is closed. (It may just be opening.) */
-static bool is_unread(struct rig *rig, uint64_t read)
+/* Does it tell what was passed and not read? All that was sent was passed: the window is closed. (It may just be opening.) */
+static bool is_unread(struct rig *rig, enum sock_unread how, uint64_t read)
 {
 	const struct flow *f = splice_flow(rig->sp, 0);
-	int unread = 0;
 
 	for (int looks = 0; looks < 1000; looks++) {
 		uint64_t passed = flow_get(f, passed);
+		int told = 0;
+		int64_t unread = sock_look_at_unread(rig->ends[0].fd, how, &told);
 
-		if (ioctl(rig->ends[0].fd, SIOCINQ, &unread) < 0)
+		if (unread < 0)
 			return false;
 		if (flow_get(f, passed) == passed)
 			return (uint64_t)unread == passed - read;
@@ -257,7 +266,7 @@ static int check_peek(struct rig *rig)
 	unsigned char data[5000];
 	uint64_t read = 0;
 
-	rig->tells_unread = true;
+	rig->unread = UNREAD_FIRST;
 	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
 		ssize_t n = recv(rig->ends[0].fd, data, steps[i].len, MSG_DONTWAIT | steps[i].flags);
 
@@ -267,7 +276,8 @@ static int check_peek(struct rig *rig)
 			if (data[k] != pattern((steps[i].at + k) % WINDOW_CHUNK))
 				return fail(rig, -EBADMSG, "passed bytes are not what was sent, once they were peeked at");
 		read += steps[i].flags & MSG_PEEK ? 0 : steps[i].len;
-		rig->tells_unread = rig->tells_unread && is_unread(rig, read);
+		while (rig->unread && !is_unread(rig, rig->unread, read))
+			rig->unread = rig->unread == SOCK_UNREAD_TOLD ? SOCK_UNREAD_SHOWN : SOCK_UNREAD_UNKNOWN;
 	}
 	return 0;
 }
@@ -303,7 +313,7 @@ static int check_window(struct rig *rig)
 	return fail(rig, -EBADMSG, "passed bytes do not close the window: memory would be unbounded");
 }
 
-int qualify(struct splice *sp, bool *ret_tells_unread, char *why, size_t size)
+int qualify(struct splice *sp, enum sock_unread *ret_unread, char *why, size_t size)
 {
 	struct rig rig = { .sp = sp, .why = why, .size = size };
 	int r;
@@ -326,7 +336,7 @@ int qualify(struct splice *sp, bool *ret_tells_unread, char *why, size_t size)
 	if (r < 0)
 		return r;
 
-	*ret_tells_unread = rig.tells_unread;
+	*ret_unread = rig.unread;
 
 	/* What they say is to be about sessions. */
 	r = splice_clear_counters(sp);

@@ -96,6 +96,7 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, struct rel
 			return out;
 		}
 		taken += (uint64_t)n;
+		out.full = (size_t)n == size;
 		if (r->taken)
 			__atomic_store_n(r->taken, *r->taken + (uint64_t)n, __ATOMIC_RELEASE);
 		sent = write_some(sink, scratch->bytes, (size_t)n);
@@ -117,6 +118,45 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, struct rel
 	}
 	out.status = RELAY_MORE;
 	return out;
+}
+
+int relay_read_on(struct relay *r, int source, struct relay_scratch *scratch, size_t n)
+{
+	size_t held = relay_held(r);
+	char *room = r->area;
+	ssize_t got;
+
+	if (held + n > RELAY_AREA)
+		return -ENOSPC;
+	if (!room)
+		room = malloc(held + n);
+	if (!room)
+		return -ENOMEM;
+	/* Who comes after finds them all in one place: there, or in the area. */
+	if (held)
+		memcpy(scratch->bytes, r->held + r->offset, held);
+	if (r->area)
+		__atomic_store_n(r->saved, 0, __ATOMIC_RELEASE);
+	do
+		got = recv(source, scratch->bytes + held, n, MSG_DONTWAIT);
+	while (got < 0 && errno == EINTR);
+	if (got < 0)
+		got = -errno;
+	if (got > 0 && r->taken)
+		__atomic_store_n(r->taken, *r->taken + (uint64_t)got, __ATOMIC_RELEASE);
+	n = held + (size_t)MAX(got, 0);
+	if (n)
+		memcpy(room, scratch->bytes, n);
+	if (r->held != room)
+		free(r->held);
+	r->held = room;
+	r->offset = 0;
+	r->length = (uint32_t)n;
+	if (r->area)
+		__atomic_store_n(r->saved, r->length, __ATOMIC_RELEASE);
+	if (!n)
+		relay_done(r);
+	return (int)got;
 }
 
 struct relay_outcome relay_offer(int source, int sink, char *scratch, size_t n)

@@ -29,6 +29,7 @@
  */
 #include "session_state.h"
 
+#include <inttypes.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -280,10 +281,28 @@ static void on_timer(struct timer *t)
 	session_served(s->table);
 }
 
+/* The program drops what comes from that end. */
+static void overflow(struct session *s, int i)
+{
+	bool flushing = s->record->state == LEDGER_FLUSH;
+
+	if (flushing && i != s->broken)
+		return; /* what the end that is left sends is for nobody */
+	if (!flushing)
+		log_warning("session %" PRIu64 " is reset: %u MB from the %s wait in the kernel, and no socket is charged with them: the other direction's bytes in "
+			    "front of them do not get into its send queue. Sockets lack memory (net.ipv4.tcp_mem, the cgroup's limit), or the kernel's workers a CPU",
+			    s->record->serial, SHUNT_PASSED_MAX >> 20, i == CLIENT ? "client" : "server");
+	session_end(s, flushing ? s->why : END_NO_RESOURCE);
+}
+
 static void flow_event(struct session *s, int i, const struct flow_event *e)
 {
 	if (e->reason == FLOW_REASON_BROKEN) {
 		session_end_broken(s, i, "a segment is missing, or could not be trimmed");
+		return;
+	}
+	if (e->reason == FLOW_REASON_OVERFLOW) {
+		overflow(s, i);
 		return;
 	}
 	if (e->reason == FLOW_REASON_SAMPLE) {
@@ -363,6 +382,13 @@ static struct session *begin(struct sessions *t, uint32_t number, struct fronten
 	return s;
 }
 
+int sessions_keep_spare(struct sessions *t)
+{
+	if (t->spare < 0)
+		t->spare = eventfd(0, EFD_CLOEXEC);
+	return t->spare < 0 ? -errno : 0;
+}
+
 int session_start(struct sessions *t, struct frontend *fe, int fd, const struct addr *client)
 {
 	struct loop *loop = t->o.loop;
@@ -435,6 +461,7 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 		return -ENOMEM;
 	t->o = *o;
 	t->count = 0;
+	t->held = 0;
 	t->first = ledger_first(o->ledger, o->thread);
 	t->max = ledger_share(o->ledger, o->thread);
 	t->table_size = (size_t)t->max * sizeof(struct session);
@@ -447,7 +474,8 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 	t->table = map;
 	t->scratch = ledger_scratch(o->ledger, o->thread);
 	t->serving = ledger_serving(o->ledger, o->thread);
-	t->spare = eventfd(0, EFD_CLOEXEC);
+	t->spare = -EBADF;
+	sessions_keep_spare(t);
 	session_mover_init(t);
 	session_log_init(t);
 	*ret = t;

@@ -25,6 +25,7 @@ struct sessions_options {
 	struct process_stats *stats;
 	struct sock_tuning tuning; /* its limit is the most that one direction gets of the budget */
 	struct budget *budget;
+	enum sock_unread unread;   /* how the kernel tells what is unread in a joined socket */
 	uint32_t thread;	   /* whose records and events these are */
 	/* A session is gone, its slot and descriptors are free again: once for every session_start(). */
 	void (*ended)(void *arg, struct frontend *fe);
@@ -36,6 +37,12 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o);
 
 /* All sessions must have ended. Accepts NULL, returns NULL. */
 struct sessions *sessions_free(struct sessions *t);
+
+/*
+ * Makes sure that whom this thread accepts next and serves can get a server, even with the last descriptor: to be asked before each accept(2).
+ * Returns 0, or -errno if there is no descriptor to keep for that (-EMFILE, -ENFILE, -ENOMEM): then nobody is to be accepted.
+ */
+int sessions_keep_spare(struct sessions *t);
 
 /*
  * Begins a session for a client that fe accepted; owns fd from here on, whatever happens: what

@@ -16,7 +16,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LOOKS 100 /* at counters that the program changes meanwhile */
+#define SETTLE_NS (100 * NS_PER_MS) /* for the kernel's worker to bring what was passed; it needs a place on a CPU */
+#define SETTLE_LOOK_US 100
 
 static void lose(struct session *s, const char *what)
 {
@@ -81,27 +82,29 @@ static bool restore(struct session *s, int i, uint64_t n, uint64_t taken)
 
 /*
  * Of an end that was reset: 1 if it had sent its FIN before, which is counted as a byte received; 0 if not; -1 if it cannot be told. Takes the error
- * away. (kernel: tcp_recvmsg_locked() looks at SOCK_DONE first, tcp_reset() tells EPIPE after a FIN)
+ * away, as any send to it may have done, or a worker that was here before: then recv() says 0 in either case, and what the record knows to have
+ * been read has to tell. (kernel: tcp_recvmsg_locked() looks at SOCK_DONE first, tcp_reset() tells EPIPE after a FIN)
  */
-static int fin_before_reset(int fd, uint64_t unread)
+static int fin_before_reset(int fd, const struct sock_progress *p, uint64_t taken)
 {
+	uint64_t more = p->received - p->unread - taken;
 	char byte;
 
-	if (!unread)
+	if (p->error && !p->told && !p->unread)
 		return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
-	switch (sock_error(fd)) {
+	switch (p->told ?: p->error ? sock_error(fd) : 0) {
 	case ECONNRESET:
 		return 0;
 	case EPIPE:
 		return 1;
 	}
-	return -1;
+	return more <= 1 ? (int)more : -1;
 }
 
 /* Sets what is known of a direction that is not joined. Returns what is wrong, or NULL. */
 static const char *resume_relayed(struct session *s, int i, const struct sock_progress p[2])
 {
-	int fin = p[i].gone && !p[i].fin_received ? fin_before_reset(s->ends[i].poll.fd, p[i].unread) : 0;
+	int fin = p[i].gone && !p[i].fin_received ? fin_before_reset(s->ends[i].poll.fd, &p[i], s->record->taken[i]) : 0;
 	uint64_t taken = p[i].received - p[i].unread - (uint64_t)MAX(fin, 0);
 	uint64_t given = p[!i].written - (i == CLIENT ? 1 : 0); /* the SYN of our connect */
 
@@ -118,31 +121,66 @@ static const char *resume_relayed(struct session *s, int i, const struct sock_pr
 	return NULL;
 }
 
+/*
+ * Of a joined direction: how many bytes were passed, and how many of them were read. What was passed and is not to be read yet was read before, or is
+ * still on its way up (on psock->ingress_skb), which no call tells; so it is the record that says what was read. Only who was being served may have
+ * read more, in its last moment: then nothing may be on its way up. Returns false if that makes no sense, or takes too long.
+ */
+static bool look_at_passed(struct session *s, int i, uint64_t *passed, uint64_t *taken)
+{
+	const struct ledger_record *r = s->record;
+	const uint64_t until = now_ns() + SETTLE_NS;
+	struct flow *f = flow_of(s, i);
+
+	for (;;) {
+		int told = 0;
+		int64_t unread;
+
+		*passed = flow_get(f, passed);
+		unread = sock_look_at_unread(s->ends[i].poll.fd, s->table->o.unread, &told);
+		if (unread < 0 || told) /* it was reset just now, and who waits for that would not be told */
+			return false;
+		*taken = r->taken[i] - r->relayed[i];
+		if (!r->served) {
+			*passed = flow_get(f, passed);
+			return *taken + (uint64_t)unread <= *passed;
+		}
+		if (flow_get(f, passed) == *passed) {
+			if (*taken + (uint64_t)unread > *passed)
+				return false;
+			if (*taken + (uint64_t)unread == *passed)
+				return true;
+			if (now_ns() > until) {
+				*taken = *passed - (uint64_t)unread;
+				return true;
+			}
+		} else if (now_ns() > until) {
+			return false; /* a look takes longer than until the next segment comes */
+		}
+		usleep(SETTLE_LOOK_US);
+	}
+}
+
 /* The same of a joined one: the kernel may be moving it at this moment. */
 static const char *resume_joined(struct session *s, int i, const struct sock_progress p[2])
 {
 	struct direction *d = &s->dirs[i];
 	struct flow *f = flow_of(s, i);
 	uint64_t passed, redirected, given, taken;
-	struct sock_progress now = p[i];
 
 	d->limit = (uint32_t)f->limit;
+	if (flow_get(f, reason) == FLOW_REASON_OVERFLOW)
+		return "bytes that found no room were dropped";
 	/* Most are idle: whatever was passed was moved, and was read. */
-	if (!now.unread && flow_get(f, passed) == f->moved) {
+	if (!p[i].unread && flow_get(f, passed) == f->moved) {
 		relay_done(&d->relay);
 		flow_set(f, unread, 0);
+		s->record->taken[i] = s->record->relayed[i] + f->moved;
 		return NULL;
 	}
-	for (int looks = 0;; looks++) {
-		passed = flow_get(f, passed);
-		redirected = flow_get(f, redirected);
-		if (sock_progress(s->ends[i].poll.fd, &now) < 0)
-			return "its counters cannot be read";
-		if (flow_get(f, passed) == passed)
-			break;
-		if (looks == LOOKS)
-			return "its counters do not come to rest";
-	}
+	redirected = flow_get(f, redirected);
+	if (!look_at_passed(s, i, &passed, &taken))
+		return "it cannot be told what it had read";
 	/*
 	 * It wrote only when all that was redirected before had arrived, and nothing is redirected
 	 * as long as passed bytes are not moved: so what is above that was written by it, and not
@@ -151,15 +189,17 @@ static const char *resume_joined(struct session *s, int i, const struct sock_pro
 	given = p[!i].written - f->extra;
 	if (passed != f->moved && given > redirected + f->moved)
 		flow_set(f, moved, given - redirected);
-	if (f->moved > passed || now.unread > passed)
+	if (f->moved > passed)
 		return "it moved more than was passed";
-	taken = passed - now.unread;
 	if (taken <= f->moved)
 		relay_done(&d->relay);
 	else if (!restore(s, i, taken - f->moved, taken))
 		return "bytes that it held are lost with it";
 	d->tokens = taken > f->moved ? 0 : (uint32_t)(f->moved - taken);
 	flow_set(f, unread, d->tokens);
+	if (flow_get(f, crowded))
+		flow_set(f, relieved, (uint16_t)(flow_get(f, crowded) - 1)); /* it may have died over it: one look more */
+	s->record->taken[i] = s->record->relayed[i] + taken;
 	return NULL;
 }
 
@@ -180,6 +220,18 @@ static bool has_finished(const struct session *s, int i, const struct sock_progr
 	return !p->error && p->received - p->unread > r->taken[i];
 }
 
+/* Of a session that is not joined one end may be in the map all the same: its join was refused, or it died over it. */
+static enum sock_unread how_unread(const struct session *s, int i)
+{
+	const struct sessions_options *o = &s->table->o;
+	bool in_map = s->joined || (o->splice && s->record->cookie[i] &&
+				    splice_has(o->splice, s->number * 2 + (uint32_t)i, s->record->cookie[i]));
+
+	if (s->joined && o->unread == SOCK_UNREAD_SHOWN)
+		return SOCK_UNREAD_ANY;
+	return in_map ? o->unread : SOCK_UNREAD_TOLD;
+}
+
 /*
  * What is known of both ends. Returns what is wrong, or NULL; *broken is an end that was reset, or
  * -1. Whose connection is gone without an error, and who had sent and been sent a FIN, was closed in order.
@@ -187,7 +239,7 @@ static bool has_finished(const struct session *s, int i, const struct sock_progr
 static const char *look_at_ends(struct session *s, struct sock_progress p[2], int *broken)
 {
 	for (int i = 0; i < 2; i++)
-		if (!has_end(s, i) || sock_progress(s->ends[i].poll.fd, &p[i]) < 0)
+		if (!has_end(s, i) || sock_progress(s->ends[i].poll.fd, how_unread(s, i), &p[i]) < 0) /* of a joined one: see look_at_passed() */
 			return "an end is missing";
 	for (int i = 0; i < 2; i++) {
 		if (!p[i].gone || *broken == i)

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #define TURN_AROUND_MS 1000u /* before the same server is tried again, as in HAProxy */
+#define SCARCE_PAUSE_MS 100  /* before somebody without a descriptor looks for one again */
 
 enum splice_mode session_splice_mode(const struct session *s, int direction)
 {
@@ -216,6 +217,19 @@ void session_connect_failed(struct session *s, int error)
 	session_choose(s, server);
 }
 
+/* No descriptor is left, not even the spare one: sessions that end give theirs back. The timer of a
+ * session that is connecting without a socket connects again. */
+static void wait_for_descriptor(struct session *s)
+{
+	uint64_t now = loop_now(s->table->o.loop), ms = s->backend->conf->timeout.connect;
+
+	s->scarce_ns = s->scarce_ns ?: now;
+	if (now >= s->scarce_ns + ms * NS_PER_MS)
+		session_end(s, END_NO_RESOURCE);
+	else
+		session_arm_timer(s, now + SCARCE_PAUSE_MS * NS_PER_MS);
+}
+
 void session_connect(struct session *s)
 {
 	struct sessions *t = s->table;
@@ -233,10 +247,15 @@ void session_connect(struct session *s)
 		t->spare = -EBADF;
 		fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	}
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+		wait_for_descriptor(s);
+		return;
+	}
 	if (fd < 0) {
 		session_end(s, END_NO_RESOURCE);
 		return;
 	}
+	s->scarce_ns = 0;
 	e->poll.fd = s->record->fd[SERVER] = fd;
 	r = sock_prepare(fd);
 	if (r == 0 && connect(fd, &to->sa, addr_len(to)) < 0 && errno != EINPROGRESS)

@@ -4,7 +4,6 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "tcplog.h"
@@ -238,8 +237,7 @@ static void on_release(struct later *l)
 	struct sessions *t = s->table;
 	struct frontend *fe = s->frontend;
 
-	if (t->spare < 0)
-		t->spare = eventfd(0, EFD_CLOEXEC); /* before the next client is accepted */
+	sessions_keep_spare(t); /* before somebody else has what was just closed */
 	ledger_release(t->o.ledger, s->number);
 	s->record = NULL;
 	t->count--;
@@ -280,6 +278,7 @@ void session_end(struct session *s, enum session_end why)
 		splice_leave(t->o.splice, s->number, s->record->cookie);
 	for (int i = 0; i < 2; i++) {
 		relay_done(&s->dirs[i].relay);
+		t->held -= s->dirs[i].held;
 		if (s->dirs[i].charged)
 			budget_return(t->o.budget, s->dirs[i].limit);
 	}

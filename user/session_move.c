@@ -5,9 +5,13 @@
 
 #include <sys/socket.h>
 
-#define CHUNK_SIZE (256 * 1024)	     /* bytes of one read */
+#define CHUNK_SIZE (252 * 1024)	     /* bytes of one read, */
+#define CHUNK_MAX (1020 * 1024)	     /* or up to so many, if there is room for them: less than RELAY_AREA, see relieve_source() */
 #define FIRST_SIZE (16 * 1024)	     /* whose peer is not tuned yet: it fits into any send buffer */
-#define BUDGET (1024 * 1024)	     /* bytes that one direction may move before the others' turn */
+_Static_assert(CHUNK_MAX < RELAY_AREA && CHUNK_MAX <= SCRATCH_SIZE, "room for a byte more");
+#define FEW_FLOWS 8		     /* of a thread, */
+#define HELD_MAX (FEW_FLOWS * CHUNK_MAX) /* and bytes that it holds */
+#define BUDGET (1000 * 1024)	     /* bytes that one direction may move before the others' turn */
 #define SLOW_NS (2 * NS_PER_MS)	     /* half the queue takes this long: slow enough, */
 #define SLOW_TIMES 3		     /* so often in a row, for a small buffer on the source */
 #define QUICK_NS (20 * NS_PER_MS)    /* it took less than this: a larger limit is for use */
@@ -79,6 +83,23 @@ static void grow_limit(struct session *s, int i)
 		flow_set(flow_of(s, i), limit, limit);
 }
 
+/* Directions of the thread that move something. Few have large reads: see chunk_size(). */
+static uint32_t active(const struct session *s)
+{
+	const struct thread_load *l = &s->table->load;
+
+	return MAX(l->last.flows, l->flows);
+}
+
+/* What is held in relay buffers has changed. */
+static void note_held(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+
+	s->table->held += (uint64_t)relay_held(&d->relay) - d->held;
+	d->held = relay_held(&d->relay);
+}
+
 /*
  * Who copies in bulk is the bottleneck: the kernel lets the source's buffer grow to megabytes that
  * nobody gains from.
@@ -92,7 +113,8 @@ static void fit_source(struct session *s, int i, uint64_t moved)
 	if (d->unfitted < (d->sized ? FIT_AGAIN : FIT_FIRST))
 		return;
 	us = MAX((now - MAX(d->fitted_ns, s->record->connected_ns)) / NS_PER_US, 1ull);
-	d->sized = sock_fit(s->ends[i].poll.fd, d->unfitted * 1000000ull / us, d->sized);
+	d->roomy = active(s) <= FEW_FLOWS || (d->roomy && active(s) <= 2 * FEW_FLOWS);
+	d->sized = sock_fit(s->ends[i].poll.fd, d->roomy ? CHUNK_MAX : CHUNK_SIZE, d->unfitted * 1000000ull / us, d->sized);
 	d->unfitted = 0;
 	d->fitted_ns = now;
 }
@@ -160,6 +182,35 @@ static bool is_overdue(struct session *s, int i)
 	return now - d->missing_ns > MISSING_NS;
 }
 
+/*
+ * Bytes of the next read. A transfer that fills its reads is a third faster with one large copy than with four small ones, and with a source that may have as
+ * much ready (decision 012). But what the peer does not take has to be held: so of many each reads no more than is likely to be taken.
+ */
+static size_t chunk_size(const struct session *s, int i)
+{
+	const struct direction *d = &s->dirs[i];
+	bool few = active(s) <= FEW_FLOWS && s->table->held <= HELD_MAX;
+	uint32_t room;
+
+	if (!d->full)
+		return CHUNK_SIZE;
+	room = sock_room(s->ends[!i].poll.fd, few ? UINT32_MAX : d->limit);
+	room -= MIN(room, relay_held(&d->relay));
+	return MIN(MAX(room, (uint32_t)CHUNK_SIZE), (uint32_t)CHUNK_MAX);
+}
+
+/* relay_run(), with budget = 0 or BUDGET; a large read is the only one of its turn. */
+static struct relay_outcome copy(struct session *s, int i, size_t size, uint64_t budget)
+{
+	struct direction *d = &s->dirs[i];
+	struct relay_outcome out = relay_run(&d->relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, s->table->scratch, size,
+					     size > CHUNK_SIZE ? MIN(budget, size) : budget);
+
+	d->full = out.full;
+	note_held(s, i);
+	return out;
+}
+
 /* Moves the bytes of a direction that is not joined. */
 static struct relay_outcome move_relayed(struct session *s, int i)
 {
@@ -169,8 +220,7 @@ static struct relay_outcome move_relayed(struct session *s, int i)
 	struct relay_outcome out;
 
 	own_scratch(s, i, s->record->relayed[i]);
-	out = relay_run(relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, s->table->scratch,
-			untuned ? FIRST_SIZE : CHUNK_SIZE, budget);
+	out = copy(s, i, untuned ? FIRST_SIZE : chunk_size(s, i), budget);
 
 	/* TCP_NODELAY sends what Nagle's algorithm may be holding. If it fails, the next write
 	 * tries again. */
@@ -224,6 +274,7 @@ static bool take_tokens(struct session *s, int i, uint32_t n)
 	flow_set(f, unread, d->tokens - n);
 	r = relay_take(s->ends[i].poll.fd, s->table->scratch->bytes, SCRATCH_SIZE, &left);
 	d->tokens -= n - (uint32_t)left;
+	__atomic_store_n(&s->record->taken[i], s->record->taken[i] + n - left, __ATOMIC_RELEASE);
 	if (left)
 		flow_set(f, unread, d->tokens);
 	if (r == 0 || r == -EAGAIN)
@@ -287,6 +338,66 @@ static bool await_worker(struct session *s, int i, const struct relay_outcome *o
 	return !s->ended;
 }
 
+/* Passed bytes that can neither be read yet nor were read: charged to nobody, or about to be. *ret_told: a reset that was taken by looking, or 0. */
+static bool is_on_its_way_up(struct session *s, int i, int *ret_told)
+{
+	const struct flow *f = flow_of(s, i);
+	uint64_t taken = s->record->taken[i] - s->record->relayed[i];
+	int64_t unread = sock_look_at_unread(s->ends[i].poll.fd, s->table->o.unread, ret_told);
+
+	return unread >= 0 && flow_get(f, passed) - taken > (uint64_t)unread;
+}
+
+/*
+ * Bytes that are passed behind redirected ones are charged to their socket late (docs/decisions/008). By then a buffer that userspace bounds, and does not
+ * read while the peer is full, holds more than it should; TCP refuses what was sent into the open window, closes it, and takes no acknowledgment from
+ * behind it any more (docs/decisions/010): the other direction would stand still. So, when all has come that could take the room away, there is made
+ * some, and a byte read, which tells the sender. Returns false if the session changed its state or ended.
+ */
+static bool relieve_source(struct session *s, int i)
+{
+	struct direction *d = &s->dirs[i];
+	struct flow *f = flow_of(s, i);
+	uint16_t crowded = flow_get(f, crowded);
+	int source = s->ends[i].poll.fd, told = 0, r;
+	bool waits;
+
+	if (crowded == (uint16_t)f->relieved || d->tokens)
+		return true;
+	if (!d->blocked) {
+		if (flow_get(f, passed) == f->moved)
+			flow_set(f, relieved, crowded); /* whoever reads opens the window */
+		return true;
+	}
+	waits = is_on_its_way_up(s, i, &told);
+	if (told) {
+		session_break(s, i, i == CLIENT ? END_CLIENT_RESET : END_SERVER_RESET);
+		return false;
+	}
+	if (waits) {
+		session_arm_retry(s);
+		return !s->ended;
+	}
+	flow_set(f, relieved, crowded);
+	r = sock_relieve(source);
+	if (r < 0)
+		return true; /* until it is read */
+	if (r > 0) {
+		d->sized = false;
+		d->slow = 0; /* or it would be made small again at once */
+	}
+	own_scratch(s, i, f->moved);
+	r = relay_read_on(&d->relay, source, s->table->scratch, 1);
+	if (r == -EAGAIN || r == -ENOSPC || r == -ENOMEM) {
+		flow_set(f, relieved, (uint16_t)(crowded - 1)); /* nobody has told the sender */
+		session_arm_retry(s);
+		return !s->ended;
+	}
+	if (r < 0)
+		session_break(s, i, i == CLIENT ? END_CLIENT_RESET : END_SERVER_RESET);
+	return r >= 0;
+}
+
 /* Moves the passed bytes of a joined direction. Returns false if the session changed its state or
  * ended. */
 static bool move_passed(struct session *s, int i)
@@ -324,8 +435,7 @@ static bool move_passed(struct session *s, int i)
 	 * is to go home now. */
 	if (!f->want_kernel || relay_held(&d->relay)) {
 		own_scratch(s, i, f->moved);
-		out = relay_run(&d->relay, source, sink, t->scratch, CHUNK_SIZE,
-				f->want_kernel ? 0 : BUDGET);
+		out = copy(s, i, chunk_size(s, i), f->want_kernel ? 0 : BUDGET);
 		flow_set(f, moved, f->moved + out.moved);
 		return take_outcome(s, i, &out) && await_worker(s, i, &out);
 	}
@@ -352,7 +462,7 @@ static void run_joined(struct session *s, int i)
 	struct flow *f = flow_of(s, i);
 	uint64_t received, handed, seen;
 
-	if (!move_passed(s, i) || !d->eof)
+	if (!move_passed(s, i) || !relieve_source(s, i) || !d->eof)
 		return;
 
 	/* The source has ended. Under its lock (sock_received takes it) the program has seen every

@@ -70,6 +70,11 @@ static void add_to_load(struct session *s, int i, uint64_t bytes, uint64_t segme
 
 void session_note_moved(struct session *s, int i, uint64_t bytes)
 {
+	uint64_t now = loop_now(s->table->o.loop);
+
+	/* Where nothing is to be chosen nobody else begins the next window. */
+	if (now - s->table->load.since_ns >= 2 * LOAD_WINDOW_NS)
+		load_of(s->table, now);
 	s->dirs[i].reads++;
 	s->table->load.relayed += bytes;
 	s->table->load.reads++;

@@ -62,6 +62,9 @@ struct direction {
 	bool proving; /* waiting for the kernel's worker: to drain its queue towards the peer, or to
 			 bring what was passed */
 	bool eof;     /* the source sent FIN */
+	bool full;    /* the last read had no room for more */
+	bool roomy;   /* the source's receive buffer is for large reads */
+	uint32_t held; /* in the relay buffer, as the thread knows */
 	bool done;    /* the peer was sent FIN, or is never to get another byte */
 	uint32_t limit;		      /* bytes that may wait, unsent, in the peer */
 	bool charged;		      /* the budget knows of it */
@@ -103,6 +106,7 @@ struct session {
 	uint64_t active_ns; /* when something was last seen to happen */
 	uint64_t flush_began_ns, flush_moved_ns, flush_seen;
 	uint32_t queue_before; /* sessions before it then */
+	uint64_t scarce_ns; /* since when it waits for a descriptor to connect with; 0 = it does not */
 	bool tuned;	       /* the server's socket: see session_tune() */
 };
 
@@ -132,6 +136,7 @@ struct sessions {
 	struct later log_end;
 	struct relay_scratch *scratch; /* the ledger's; SCRATCH_SIZE bytes */
 	uint32_t *serving;	       /* the ledger's */
+	uint64_t held;		       /* bytes in relay buffers */
 };
 
 /* ---- session.c ---- */

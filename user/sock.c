@@ -8,8 +8,10 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "shunt_abi.h"
 #include "util.h"
 
 /* kernel: include/net/tcp_states.h; netinet/tcp.h has them too, but not beside linux/tcp.h */
@@ -29,8 +31,11 @@ enum {
 #define KEEPALIVE_INTERVAL_S 10
 #define KEEPALIVE_COUNT 6
 #define FIT_RTT_US 2000u		  /* sock_fit(): longer paths are the kernel's, */
-#define FIT_LEAST (256ull * 1024)	  /* bytes in the queue that are enough for a reader without a round trip, */
-#define FIT_MOST (16ull * 1024 * 1024)	  /* and as many as there ever are */
+#define RELIEVE_MOST (32u * 1024 * 1024) /* memory of a receive buffer */
+#define FIT_MOST (16ull * 1024 * 1024)	  /* sock_fit(): bytes, at most */
+
+#define SHOW_LEAST (2 * 1024 * 1024)	 /* bytes that count_shown() asks for, after the first few, */
+#define SHOW_MOST (128 * 1024 * 1024)	  /* and as many as it ever does: no receive buffer is as large */
 
 static int set_int(int fd, int level, int option, int value)
 {
@@ -47,18 +52,24 @@ int sock_prepare(int fd)
 	return setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) < 0 ? -errno : 0;
 }
 
+/* A redirected segment leaves in pieces; if a send queue took only some of them, the rest would be in the way. */
+static int lowat(uint32_t limit)
+{
+	return (int)MAX(limit, SHUNT_SEGMENT_MAX);
+}
+
 int sock_tune(int fd, const struct sock_tuning *t)
 {
 	/*
 	 * The kernel doubles the value. Four times the limit in all: the queue is limited by its bytes, the buffer by its
 	 * memory, and small segments weigh more than their bytes. It must never be full, see docs/ARCHITECTURE.md.
 	 */
-	int sndbuf = (int)MAX(t->limit * 2, 128u * 1024);
+	int sndbuf = (int)MAX(t->limit, SHUNT_SEGMENT_MAX) * 2;
 	const struct {
 		int level, option, value;
 	} options[] = {
 		{ IPPROTO_TCP, TCP_NODELAY, 1 },
-		{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)t->begin },
+		{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, lowat(t->begin) },
 		{ IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S },
 		{ IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
 		{ IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT },
@@ -78,7 +89,7 @@ int sock_tune(int fd, const struct sock_tuning *t)
 
 int sock_limit(int fd, uint32_t limit)
 {
-	return set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)limit);
+	return set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, lowat(limit));
 }
 
 void sock_end_orderly(int fd)
@@ -142,39 +153,130 @@ static bool has_error(int fd)
 	return poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
 }
 
-/* Nothing waits in either direction: then no byte can have come or gone between the two calls. */
-static bool is_idle(const struct tcp_info *info, int unread)
+/* What recv() shows, at most size; or -errno, and then nothing is there to be shown. */
+static ssize_t show(int fd, char *buf, size_t size)
+{
+	ssize_t n = recv(fd, buf, size, MSG_PEEK | MSG_DONTWAIT);
+
+	return n < 0 ? -errno : n;
+}
+
+/* All that a second look shows, of which there were more than `few` at the first. */
+static int64_t count_many(int fd, size_t few)
+{
+	for (size_t size = SHOW_LEAST; size <= SHOW_MOST; size *= 8) {
+		/* Its pages are there before the socket is locked. */
+		char *buf = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		ssize_t n;
+
+		if (buf == MAP_FAILED)
+			return -errno;
+		n = show(fd, buf, size);
+		munmap(buf, size);
+		if (n >= 0 && (size_t)n < few)
+			return -EIO; /* who can show the first ones alone has not shown all */
+		if (n < (ssize_t)size)
+			return n;
+	}
+	return -EFBIG;
+}
+
+static int64_t count_shown(int fd, size_t most, int *ret_told)
+{
+	char few[4096];
+	ssize_t n = show(fd, few, MIN(sizeof(few), most));
+
+	if (n == sizeof(few))
+		return count_many(fd, sizeof(few));
+	if (n >= 0 || n == -EAGAIN || n == -ENOTCONN)
+		return MAX(n, 0);
+	if (n == -EFAULT || n == -ENOMEM || n == -ENOBUFS || n == -EBADF || n == -ENOTSOCK)
+		return n;
+	*ret_told = (int)-n;
+	return 0;
+}
+
+int64_t sock_look_at_unread(int fd, enum sock_unread how, int *ret_told)
+{
+	int n = 0;
+
+	switch (how) {
+	case SOCK_UNREAD_UNKNOWN:
+		break;
+	case SOCK_UNREAD_TOLD:
+		return ioctl(fd, SIOCINQ, &n) < 0 ? -errno : n;
+	case SOCK_UNREAD_SHOWN:
+		return count_shown(fd, SIZE_MAX, ret_told);
+	case SOCK_UNREAD_ANY:
+		return count_shown(fd, 1, ret_told);
+	}
+	return -ENOTSUP;
+}
+
+/* Nothing waits in either direction: then no byte can have come or gone between the calls. */
+static bool is_idle(const struct tcp_info *info, int64_t unread)
 {
 	return !info->tcpi_unacked && !info->tcpi_notsent_bytes && !unread;
 }
 
-int sock_progress(int fd, struct sock_progress *ret)
+/* What was received, and how much of it is unread, at one moment, which info tells of. */
+static int look_at_received(int fd, enum sock_unread how, struct tcp_info *info, int64_t *unread, int *told)
 {
-	struct tcp_info info, after;
-	int unread = 0, queued = 0, r;
+	struct tcp_info before;
+	int r = get_info(fd, info);
 
-	/* One call after the other: bytes may come in, or be acknowledged, in between. */
-	for (int looks = 0;; looks++) {
-		r = get_info(fd, &info);
-		if (r < 0)
-			return r;
-		if (ioctl(fd, SIOCINQ, &unread) < 0)
-			return -errno;
-		queued = 0;
-		if (is_idle(&info, unread))
-			break;
-		if (ioctl(fd, SIOCOUTQ, &queued) < 0)
-			return -errno;
-		r = get_info(fd, &after);
-		if (r < 0)
-			return r;
-		if (info.tcpi_state == after.tcpi_state && info.tcpi_bytes_acked == after.tcpi_bytes_acked &&
-		    info.tcpi_bytes_received == after.tcpi_bytes_received)
-			break;
+	for (int looks = 0; r == 0; looks++) {
+		before = *info;
+		*unread = sock_look_at_unread(fd, how, told);
+		if (*unread < 0)
+			return (int)*unread;
+		if (how == SOCK_UNREAD_TOLD && is_idle(info, *unread))
+			return 0;
+		r = get_info(fd, info);
+		if (r == 0 && info->tcpi_state == before.tcpi_state && info->tcpi_bytes_received == before.tcpi_bytes_received)
+			return 0;
 		if (looks == PROGRESS_LOOKS)
 			return -EBUSY;
 	}
-	*ret = (struct sock_progress){ .unread = (uint32_t)unread };
+	return r;
+}
+
+/* What was acknowledged, and what waits for that, at one moment: info is what was true before, and then has the former. -EAGAIN: it is in another state now. */
+static int look_at_written(int fd, struct tcp_info *info, int *queued)
+{
+	struct tcp_info after;
+	int r = 0;
+
+	for (int looks = 0; r == 0; looks++) {
+		if (ioctl(fd, SIOCOUTQ, queued) < 0)
+			return -errno;
+		r = get_info(fd, &after);
+		if (r == 0 && info->tcpi_state != after.tcpi_state)
+			return -EAGAIN;
+		if (r == 0 && info->tcpi_bytes_acked == after.tcpi_bytes_acked)
+			return 0;
+		if (looks == PROGRESS_LOOKS)
+			return -EBUSY;
+		info->tcpi_bytes_acked = after.tcpi_bytes_acked;
+	}
+	return r;
+}
+
+int sock_progress(int fd, enum sock_unread how, struct sock_progress *ret)
+{
+	struct tcp_info info;
+	int queued, told = 0, r;
+	int64_t unread = 0;
+
+	do {
+		queued = 0;
+		r = look_at_received(fd, how, &info, &unread, &told);
+		if (r == 0 && !is_idle(&info, unread))
+			r = look_at_written(fd, &info, &queued);
+	} while (r == -EAGAIN);
+	if (r < 0)
+		return r;
+	*ret = (struct sock_progress){ .unread = (uint64_t)unread, .told = told };
 	switch (info.tcpi_state) {
 	case STATE_CLOSE_WAIT:
 		ret->fin_received = true;
@@ -190,7 +292,7 @@ int sock_progress(int fd, struct sock_progress *ret)
 		break;
 	case STATE_CLOSE:
 		ret->gone = true;
-		ret->error = has_error(fd);
+		ret->error = told || has_error(fd);
 		break;
 	}
 	ret->received = info.tcpi_bytes_received - ret->fin_received;
@@ -206,7 +308,7 @@ bool sock_is_fresh(int fd)
 	struct sock_progress p;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &linger_len) < 0 ||
-	    getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &inline_urgent, &inline_len) < 0 || sock_progress(fd, &p) < 0)
+	    getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &inline_urgent, &inline_len) < 0 || sock_progress(fd, SOCK_UNREAD_TOLD, &p) < 0)
 		return false;
 	return linger.l_onoff && inline_urgent && !p.gone && !p.fin_sent && !p.written && p.received == p.unread;
 }
@@ -225,11 +327,32 @@ bool sock_is_connected_to(int fd, const struct addr *peer)
 	return addr_equal(&at, peer);
 }
 
+bool sock_listens_at(int fd, const struct addr *own)
+{
+	struct addr at = { 0 };
+	socklen_t len = sizeof(at), listens_len = sizeof(int);
+	int listens = 0;
+
+	return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &listens_len) == 0 && listens &&
+	       getsockname(fd, &at.sa, &len) == 0 && addr_equal(&at, own);
+}
+
 uint32_t sock_unsent(int fd)
 {
 	int unsent = 0; /* valgrind does not know this ioctl */
 
 	return ioctl(fd, SIOCOUTQNSD, &unsent) < 0 ? 0 : (uint32_t)unsent;
+}
+
+uint32_t sock_room(int fd, uint32_t limit)
+{
+	uint32_t meminfo[SK_MEMINFO_VARS] = { 0 }, unsent = sock_unsent(fd), room;
+	socklen_t len = sizeof(meminfo);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, meminfo, &len) < 0 || meminfo[SK_MEMINFO_WMEM_QUEUED] >= meminfo[SK_MEMINFO_SNDBUF])
+		return 0;
+	room = meminfo[SK_MEMINFO_SNDBUF] - meminfo[SK_MEMINFO_WMEM_QUEUED];
+	return MIN(room - room / 8, limit - MIN(limit, unsent)); /* buffers weigh a little more than their bytes */
 }
 
 int sock_activity(int fd, struct sock_activity *ret)
@@ -262,7 +385,7 @@ bool sock_tighten(int fd, uint32_t bytes)
 	return true;
 }
 
-bool sock_fit(int fd, uint64_t bytes_per_s, bool ours)
+bool sock_fit(int fd, uint32_t at_once, uint64_t bytes_per_s, bool ours)
 {
 	uint32_t memory[SK_MEMINFO_VARS], size, value;
 	socklen_t len = sizeof(memory);
@@ -277,7 +400,7 @@ bool sock_fit(int fd, uint64_t bytes_per_s, bool ours)
 		return false;
 	}
 	size = memory[SK_MEMINFO_RCVBUF];
-	window = MAX(FIT_LEAST, info.tcpi_rcv_mss * 8ull) + 2 * bytes_per_s / 1000 * info.tcpi_min_rtt / 1000;
+	window = MAX((uint64_t)at_once, info.tcpi_rcv_mss * 8ull) + 2 * bytes_per_s / 1000 * info.tcpi_min_rtt / 1000;
 	value = (uint32_t)MIN(window, FIT_MOST);
 	if (value * 2 < size && memory[SK_MEMINFO_RMEM_ALLOC] < size - size / 8)
 		value = size / 2; /* as it is */
@@ -288,6 +411,31 @@ bool sock_fit(int fd, uint64_t bytes_per_s, bool ours)
 	/* The kernel doubles it. */
 	return set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)value) == 0 ||
 	       set_int(fd, SOL_SOCKET, SO_RCVBUF, (int)value) == 0 || ours;
+}
+
+int sock_relieve(int fd)
+{
+	uint32_t memory[SK_MEMINFO_VARS], used, size;
+	socklen_t len = sizeof(memory);
+	struct tcp_info info;
+
+	if (get_info(fd, &info) < 0 || getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &len) < 0)
+		return -errno;
+	used = memory[SK_MEMINFO_RMEM_ALLOC];
+	size = memory[SK_MEMINFO_RCVBUF];
+	/*
+	 * TCP tells no window that is less than a segment, or than a sixteenth of the buffer (kernel: __tcp_select_window()); in bytes, of which the
+	 * memory holds a quarter in bad cases.
+	 */
+	if (used + MAX(size / 16, info.tcpi_rcv_mss * 4) <= size)
+		return 0;
+	size = used + MAX(used / 8, info.tcpi_rcv_mss * 4);
+	if (size > RELIEVE_MOST)
+		return -ENOBUFS;
+	if (set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, (int)(size / 2)) < 0)
+		return -errno;
+	sock_loosen(fd);
+	return 1;
 }
 
 void sock_loosen(int fd)

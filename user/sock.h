@@ -13,7 +13,7 @@
 
 /* How sockets of sessions are set up. A listening socket hands all of it down to what it accepts. */
 struct sock_tuning {
-	uint32_t limit; /* the most bytes that may ever wait unsent in the send queue: the send buffer is made larger */
+	uint32_t limit; /* the most bytes that may ever wait unsent in the send queue: the send buffer is made four times that, or of SHUNT_SEGMENT_MAX */
 	uint32_t begin; /* those that may at first (TCP_NOTSENT_LOWAT): see sock_limit() */
 };
 
@@ -30,7 +30,10 @@ int sock_prepare(int fd);
  */
 int sock_tune(int fd, const struct sock_tuning *t);
 
-/* Sets the bytes that may wait unsent; not more than what sock_tune() was told. Returns 0 or setsockopt(2)'s -errno. */
+/*
+ * Sets the bytes that may wait unsent; not more than what sock_tune() was told. However few, a segment of SHUNT_SEGMENT_MAX is taken, as it must be in
+ * one piece. Returns 0 or setsockopt(2)'s -errno.
+ */
 int sock_limit(int fd, uint32_t limit);
 
 /* From now on close(fd) does not reset: what is queued is still delivered, then FIN. */
@@ -60,14 +63,36 @@ struct sock_progress {
 	uint64_t received, unread, written;
 	bool fin_received, fin_sent;
 	bool gone;  /* no connection any more: reset, or both streams are complete; a received FIN is in received then */
-	bool error; /* reset, and no call has been told so far; this one does not take it away */
+	bool error; /* reset, and no call had been told before; this one takes it away only if it had to be shown what is unread: */
+	int told;   /* then that is the error; else 0 */
 };
 
-/* Exact while nobody reads or writes; segments may come and go. Returns 0 or -errno. */
-int sock_progress(int fd, struct sock_progress *ret);
+/*
+ * How a kernel tells which bytes of a sockmap's socket are unread, that is passed by the program: SIOCINQ counts them from Linux 6.19 on ("bpf, sockmap: Fix
+ * FIONREAD for sockmap", backported to 6.18 and 6.12.75). Before that, recv(MSG_PEEK) shows them all, copied and not taken (but of a socket
+ * that was reset and has none, it takes the error).
+ */
+enum sock_unread {
+	SOCK_UNREAD_UNKNOWN,
+	SOCK_UNREAD_TOLD,
+	SOCK_UNREAD_SHOWN,
+	SOCK_UNREAD_ANY, /* looks whether there are any: 1 or 0. For sock_look_at_unread() */
+};
+
+/* In that way. Returns the bytes or -errno; *ret_told is the error that was taken if one was, and else left alone. */
+int64_t sock_look_at_unread(int fd, enum sock_unread how, int *ret_told);
+
+/* Exact while nobody reads or writes; segments may come and go. Returns 0 or -errno. how: SOCK_UNREAD_TOLD if fd is in no sockmap. */
+int sock_progress(int fd, enum sock_unread how, struct sock_progress *ret);
 
 /* Is fd a TCP socket that is connected with that address (or was)? */
 bool sock_is_connected_to(int fd, const struct addr *peer);
+
+/* Is fd a socket that listens at that address? */
+bool sock_listens_at(int fd, const struct addr *own);
+
+/* An estimate of how many bytes send() would take now, if no more than limit may be unsent (TCP_NOTSENT_LOWAT). 0 also if that cannot be told. */
+uint32_t sock_room(int fd, uint32_t limit);
 
 /* Bytes in the send queue that were not sent even once (SIOCOUTQNSD); 0 on error. */
 uint32_t sock_unsent(int fd);
@@ -90,11 +115,17 @@ bool sock_tighten(int fd, uint32_t bytes);
 
 /*
  * Bounds fd's receive buffer, where userspace is its reader: what the path has in flight at bytes_per_s (over its shortest round trip),
- * twice, and a little more. The kernel would let it grow as long as the reader keeps up with nothing else. Enlarges what was bounded
+ * twice, and what it reads at once (bytes). The kernel would let it grow as long as the reader keeps up with nothing else. Enlarges what was bounded
  * before; makes it smaller only while it is full, as above; else it stays as large as it is. A path of more than two milliseconds is
  * left to the kernel. ours: this function or sock_tighten() has set it. Returns whether it is ours now.
  */
-bool sock_fit(int fd, uint64_t bytes_per_s, bool ours);
+bool sock_fit(int fd, uint32_t at_once, uint64_t bytes_per_s, bool ours);
+
+/*
+ * Of a receive buffer that is so full that TCP tells its sender of no window: makes room in it for a few segments more, and leaves it to the kernel again.
+ * The sender is told by the next read. Returns 1; 0 where there is room; -ENOBUFS where no more is to be had (32 MB); or another -errno.
+ */
+int sock_relieve(int fd);
 
 /* Takes both back: the kernel tunes the buffer again (from Linux 5.14 on). */
 void sock_loosen(int fd);

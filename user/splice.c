@@ -15,6 +15,7 @@
 #include <sys/vfs.h>
 #include <linux/magic.h>
 
+#include "handover.h"
 #include "shunt.skel.h"
 #include "util.h"
 
@@ -156,18 +157,44 @@ static int pin_lock(struct splice *sp, const char *folder, char *why, size_t siz
 	return 0;
 }
 
+static int pin_program(struct splice *sp, char *why, size_t size)
+{
+	char path[300];
+	int r = map_pin_name(sp, "verdict", path, sizeof(path));
+
+	if (r == 0)
+		r = bpf_obj_pin(bpf_program__fd(sp->skel->progs.shunt_verdict), path);
+	if (r < 0)
+		explain(why, size, r, path);
+	return r;
+}
+
+/* The maps are pinned there already, and whoever has the folder open has its lock. */
+static int pin_again(struct splice *sp, const char *folder, char *why, size_t size)
+{
+	if (!is_pin_dir(sp->pin_dir, folder)) {
+		snprintf(why, size, "%s is not the folder that the running shunt made", folder);
+		return -EPROTO;
+	}
+	unlinkat(sp->pin_dir, "verdict", 0);
+	return pin_program(sp, why, size);
+}
+
 static int pin_all(struct splice *sp, const char *folder, char *why, size_t size)
 {
 	struct bpf_map *map;
 	char path[300];
 	int r;
 
+	snprintf(sp->pin_path, sizeof(sp->pin_path), "%s", folder);
+	sp->pin_dir = handover_take_fd("pins");
+	if (sp->pin_dir >= 0)
+		return pin_again(sp, folder, why, size);
 	r = pin_mount(folder);
 	if (r < 0) {
 		snprintf(why, size, "cannot mount a BPF file system at /sys/fs/bpf: %s", strerror(-r));
 		return r;
 	}
-	snprintf(sp->pin_path, sizeof(sp->pin_path), "%s", folder);
 	r = -EAGAIN;
 	for (int tries = 0; r == -EAGAIN && tries < PIN_TRIES; tries++)
 		r = pin_lock(sp, folder, why, size);
@@ -184,12 +211,7 @@ static int pin_all(struct splice *sp, const char *folder, char *why, size_t size
 			return r;
 		}
 	}
-	r = map_pin_name(sp, "verdict", path, sizeof(path));
-	if (r == 0)
-		r = bpf_obj_pin(bpf_program__fd(sp->skel->progs.shunt_verdict), path);
-	if (r < 0)
-		explain(why, size, r, path);
-	return r;
+	return pin_program(sp, why, size);
 }
 
 /* ---- load ---- */
@@ -203,17 +225,35 @@ static int on_event(void *ctx, void *data, size_t size)
 	return 0;
 }
 
+/*
+ * While the daemon is stopped, a direction comes home once, is paused once, and tells once that it is crowded and that it overflows, if it can (the rest of
+ * the ring's use ends at SHUNT_EVENTS_ASLEEP): there is room for that of every direction, so that none has to exceed its limit.
+ */
+static uint32_t ring_size(const struct splice *sp)
+{
+	uint64_t sessions = sp->max_sessions / sp->nr_rings + 1, size = SHUNT_EVENTS_SIZE;
+
+	while (size < SHUNT_EVENTS_ASLEEP + sessions * 8 * SHUNT_EVENT_RECORD && size < 1u << 31)
+		size *= 2; /* as the kernel wants it */
+	return (uint32_t)size;
+}
+
 static int open_ring(struct splice *sp, uint32_t thread, char *why, size_t size)
 {
 	struct event_ring *ring = &sp->rings[thread];
+	char name[32];
 	int r;
 
-	ring->fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "event_ring", 0, 0, SHUNT_EVENTS_SIZE, NULL);
+	snprintf(name, sizeof(name), "ring/%u", thread);
+	ring->fd = handover_take_fd(name);
+	if (ring->fd < 0)
+		ring->fd = bpf_map_create(BPF_MAP_TYPE_RINGBUF, "event_ring", 0, 0, ring_size(sp), NULL);
 	if (ring->fd < 0) {
 		r = ring->fd;
 		explain(why, size, r, "cannot make an event ring");
 		return r;
 	}
+	handover_give_fd(name, ring->fd);
 	r = bpf_map_update_elem(bpf_map__fd(sp->skel->maps.events), &thread, &ring->fd, BPF_ANY);
 	if (r < 0) {
 		explain(why, size, r, "cannot give the program its event ring");
@@ -228,9 +268,61 @@ static int open_ring(struct splice *sp, uint32_t thread, char *why, size_t size)
 	return 0;
 }
 
+static void map_name(const struct bpf_map *map, char *buf, size_t size)
+{
+	snprintf(buf, size, "map/%s", bpf_map__name(map));
+}
+
+/*
+ * The maps of the program that ran before, if there was one: its sessions stay in them, and go on with its program, which the kernel
+ * keeps for each socket. Those that join from now on get ours.
+ */
+static int take_maps(struct splice *sp, char *why, size_t size)
+{
+	struct bpf_map *map;
+	char name[64];
+
+	bpf_object__for_each_map(map, sp->skel->obj) {
+		uint32_t entries = bpf_map__max_entries(map);
+		int fd, r;
+
+		map_name(map, name, sizeof(name));
+		fd = bpf_map__is_internal(map) ? -1 : handover_take_fd(name);
+		if (fd < 0)
+			continue;
+		r = bpf_map__reuse_fd(map, fd); /* has its own now */
+		close(fd);
+		if (r == 0 && bpf_map__max_entries(map) != entries)
+			r = -EPROTO;
+		if (r < 0) {
+			snprintf(why, size, "the running shunt's map '%s' does not fit: %s", bpf_map__name(map), strerror(-r));
+			return r;
+		}
+	}
+	return 0;
+}
+
+static void give_maps(const struct splice *sp)
+{
+	struct bpf_map *map;
+	char name[64];
+
+	bpf_object__for_each_map(map, sp->skel->obj) {
+		map_name(map, name, sizeof(name));
+		handover_give_fd(name, bpf_map__fd(map));
+	}
+	if (sp->pin_dir >= 0)
+		handover_give_fd("pins", sp->pin_dir);
+}
+
 static int set_size(struct bpf_map *map, uint32_t entries)
 {
 	return bpf_map__set_max_entries(map, entries);
+}
+
+static int attach(const struct splice *sp)
+{
+	return bpf_prog_attach(bpf_program__fd(sp->skel->progs.shunt_verdict), sp->sockets_fd, BPF_SK_SKB_VERDICT, 0);
 }
 
 static int load(struct splice *sp, char *why, size_t size)
@@ -254,8 +346,12 @@ static int load(struct splice *sp, char *why, size_t size)
 		r = set_size(skel->maps.flows, sockets);
 	if (r == 0)
 		r = set_size(skel->maps.events, sp->nr_rings);
-	if (r == 0)
+	if (r == 0) {
+		r = take_maps(sp, why, size);
+		if (r < 0)
+			return r;
 		r = shunt_bpf__load(skel);
+	}
 	if (r < 0) {
 		explain(why, size, r, "cannot load the BPF program");
 		return r;
@@ -263,8 +359,7 @@ static int load(struct splice *sp, char *why, size_t size)
 	sp->sockets_fd = bpf_map__fd(skel->maps.sockets);
 	sp->slots_fd = bpf_map__fd(skel->maps.slots);
 	sp->counters_fd = bpf_map__fd(skel->maps.counters);
-	r = bpf_prog_attach(bpf_program__fd(skel->progs.shunt_verdict), sp->sockets_fd,
-			    BPF_SK_SKB_VERDICT, 0);
+	r = attach(sp);
 	if (r < 0) {
 		explain(why, size, r, "cannot attach the verdict program to the sockmap");
 		return r;
@@ -309,11 +404,22 @@ int splice_new(struct splice **ret, const struct splice_options *o, char *why, s
 	if (r == 0 && *o->pin_path)
 		r = pin_all(sp, o->pin_path, why, size);
 	if (r < 0) {
+		if (handover_kind() == HANDOVER_TAKE)
+			sp->pin_dir = -EBADF; /* the pins are another's as long as this has not succeeded */
 		splice_free(sp);
 		return r;
 	}
+	give_maps(sp);
 	*ret = sp;
 	return 0;
+}
+
+int splice_reclaim(struct splice *sp)
+{
+	char why[300];
+	int r = attach(sp);
+
+	return r == 0 && sp->pin_dir >= 0 ? pin_again(sp, sp->pin_path, why, sizeof(why)) : r;
 }
 
 struct splice *splice_free(struct splice *sp)
@@ -361,7 +467,7 @@ static void kick(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof(one));
 }
 
-static bool is_inserted(struct splice *sp, uint32_t index, uint64_t cookie)
+bool splice_has(struct splice *sp, uint32_t index, uint64_t cookie)
 {
 	uint64_t found;
 
@@ -386,7 +492,7 @@ static int insert(struct splice *sp, uint32_t session, const struct splice_end e
 	 */
 	for (int i = 0; i < 2; i++) {
 		fd64 = (uint64_t)ends[i].fd;
-		r = flag == BPF_ANY && is_inserted(sp, index[i], ends[i].cookie)
+		r = flag == BPF_ANY && splice_has(sp, index[i], ends[i].cookie)
 			    ? 0
 			    : bpf_map_update_elem(sp->sockets_fd, &index[i], &fd64, BPF_NOEXIST);
 		if (r < 0) {

@@ -24,9 +24,13 @@ struct splice_options {
 
 /*
  * Loads and attaches the program and pins the maps. A pin folder left behind by a dead daemon is taken over; one that a live
- * daemon holds is -EADDRINUSE. On failure why[] says what did not work and what to do about it. Returns 0 or -errno.
+ * daemon holds is -EADDRINUSE. What an earlier program has handed over (handover.h) is used again: maps, rings, the pin folder; -EPROTO if it
+ * does not fit. On failure why[] says what did not work and what to do about it. Returns 0 or -errno.
  */
 int splice_new(struct splice **ret, const struct splice_options *o, char *why, size_t size);
+
+/* Another process has attached another program to the same maps: attaches ours again, for those that join from now on. Returns 0 or -errno. */
+int splice_reclaim(struct splice *sp);
 
 /* Unpins and frees. All joined sockets must have been closed. Accepts NULL, returns NULL. */
 struct splice *splice_free(struct splice *sp);
@@ -56,6 +60,9 @@ int splice_join(struct splice *sp, uint32_t session, uint32_t thread, struct spl
  * that does, and -EAGAIN if it had not begun: the session is not joined.
  */
 int splice_join_again(struct splice *sp, uint32_t session, struct splice_end ends[2]);
+
+/* Is the socket with that cookie in the map at index (whatever became of its peer)? */
+bool splice_has(struct splice *sp, uint32_t index, uint64_t cookie);
 
 /* Forgets the session. Its sockets must be closed already: then no program runs for them any more. */
 void splice_leave(struct splice *sp, uint32_t session, const uint64_t cookies[2]);

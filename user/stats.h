@@ -17,12 +17,12 @@
 #define stat_get(field) __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define stat_set(field, n) __atomic_store_n(&(field), (n), __ATOMIC_RELAXED)
 
-/* Raises field to n. */
+/* Raises field to n, which is looked at once. */
 #define stat_max(field, n)                                                                                     \
 	do {                                                                                                   \
-		__typeof__(field) old_ = stat_get(field);                                                      \
-		while (old_ < (n) && !__atomic_compare_exchange_n(&(field), &old_, (n), true, __ATOMIC_RELAXED, \
-								  __ATOMIC_RELAXED))                           \
+		__typeof__(field) new_ = (n), old_ = stat_get(field);                                          \
+		while (old_ < new_ && !__atomic_compare_exchange_n(&(field), &old_, new_, true,                \
+								   __ATOMIC_RELAXED, __ATOMIC_RELAXED))        \
 			;                                                                                      \
 	} while (0)
 

@@ -18,6 +18,8 @@
 #define STUCK_LOOKS 10	   /* looks without a beat, before a worker that runs is replaced */
 #define PATIENCE 5	    /* workers in a row that do not get ready, when the last session was to be waited for */
 #define QUICK_NS NS_PER_SEC /* a worker that lives for less makes the next one wait: */
+#define TRY_NS (10 * NS_PER_SEC) /* for a program to say whether it can take over */
+#define REST_NS NS_PER_SEC	 /* for the worker to end where it is */
 #define PAUSE_MIN_MS 10
 #define PAUSE_MAX_MS 1000
 
@@ -62,6 +64,10 @@ static bool is_stopped(pid_t pid)
 struct watch {
 	uint32_t still; /* looks at which one of the threads had not beaten since the one before */
 	uint64_t *last;
+	/* an upgrade */
+	pid_t trial;	   /* runs; 0 = none */
+	bool resting;	   /* the worker is asked to end */
+	uint64_t until_ns; /* then whichever of the two is killed */
 };
 
 static bool is_stuck(const struct supervised *s, struct watch *w, pid_t pid, bool ready)
@@ -104,6 +110,66 @@ static void hand_on(pid_t pid, int signal, sigset_t *sent)
 		sigaddset(sent, signal);
 }
 
+/* ---- an upgrade ---- */
+
+static void begin_upgrade(const struct supervised *s, struct watch *w)
+{
+	if (w->trial)
+		return;
+	w->trial = s->try(s->arg);
+	w->until_ns = now_ns() + TRY_NS;
+	if (w->trial < 0) {
+		log_alert("upgrade: cannot start a process: %s", strerror(-w->trial));
+		w->trial = 0;
+	}
+}
+
+static void end_trial(const struct supervised *s, struct watch *w, pid_t worker, int status)
+{
+	char how[100];
+
+	w->trial = 0;
+	if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+		describe(status, how, sizeof(how));
+		log_alert("upgrade: the new program %s: the old one goes on", how);
+		return;
+	}
+	if (!s->rest(s->arg))
+		return;
+	log_notice("upgrade: the new program takes over");
+	kill(worker, SIGUSR2);
+	w->resting = true;
+	w->until_ns = now_ns() + REST_NS;
+}
+
+/* A step of it, with a worker that is ready; or its end, when everything ends. */
+static void go_on_with_upgrade(const struct supervised *s, struct watch *w, pid_t worker, bool ends)
+{
+	int status;
+
+	if (w->trial && ends) {
+		kill(w->trial, SIGKILL);
+		waitpid(w->trial, NULL, 0);
+		w->trial = 0;
+	}
+	if (w->trial && waitpid(w->trial, &status, WNOHANG) == w->trial)
+		end_trial(s, w, worker, status);
+	if ((!w->trial && !w->resting) || now_ns() < w->until_ns)
+		return;
+	if (w->trial)
+		log_alert("upgrade: the new program does not come to an end");
+	kill(w->trial ? w->trial : worker, SIGKILL);
+	w->until_ns = UINT64_MAX;
+}
+
+static bool is_ending(const sigset_t *sent)
+{
+	for (int signal = 1; signal < NSIG; signal++)
+		if (sigismember(sent, signal) == 1)
+			return true;
+	return false;
+}
+
 /*
  * One worker's life. Returns its wait status. sent: the signals that were handed on. What an earlier one was sent it may have died before it
  * took: this one gets it again.
@@ -112,19 +178,29 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 {
 	uint32_t idle_ms = s->look_ms ?: IDLE_MS;
 	uint64_t looked = now_ns();
-	sigset_t set = s->forward;
+	sigset_t set = s->forward, only_child;
 	int status;
 
+	sigemptyset(&only_child);
+	sigaddset(&only_child, SIGCHLD);
 	sigaddset(&set, SIGCHLD);
+	if (s->try)
+		sigaddset(&set, SIGUSR2);
 	for (int signal = 1; signal < NSIG; signal++)
 		if (sigismember(sent, signal) == 1)
 			hand_on(pid, signal, sent);
 	w->still = 0;
 	for (;;) {
-		int signal = wait_signal(&set, *told ? idle_ms : LOOK_MS);
+		/* What comes while the worker rests waits for who comes after us. */
+		bool upgrades = w->trial || w->resting;
+		int signal = wait_signal(w->resting ? &only_child : &set, *told && !upgrades ? idle_ms : LOOK_MS);
 		bool dead = waitpid(pid, &status, WNOHANG) == pid, ready = __atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE);
 
-		if (signal > 0 && signal != SIGCHLD)
+		if (signal == SIGUSR2 && is_ending(sent))
+			log_warning("upgrade: the old program is about to end");
+		else if (signal == SIGUSR2)
+			begin_upgrade(s, w);
+		else if (signal > 0 && signal != SIGCHLD)
 			hand_on(dead ? 0 : pid, signal, sent);
 		if (ready && !*told) {
 			*told = true;
@@ -133,6 +209,8 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 		}
 		if (dead)
 			return status;
+		if (upgrades && (ready || is_ending(sent)))
+			go_on_with_upgrade(s, w, pid, is_ending(sent));
 		if (now_ns() - looked < idle_ms * NS_PER_MS)
 			continue;
 		looked = now_ns();
@@ -166,7 +244,7 @@ int supervisor_run(const struct supervised *s)
 		log_alert("supervisor: %s", strerror(-r));
 		return EXIT_FAILURE;
 	}
-	for (bool after = false;; after = true) {
+	for (bool after = s->after;; after = true) {
 		uint64_t began = now_ns();
 		pid_t pid;
 		char how[100];
@@ -178,6 +256,11 @@ int supervisor_run(const struct supervised *s)
 			status = watch_worker(s, pid, &w, &sent, &told);
 			if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !told))
 				break;
+			if (w.resting) {
+				w.resting = false;
+				s->replace(s->arg, WIFEXITED(status) && WEXITSTATUS(status) == SUPERVISED_RESTED);
+				continue;
+			}
 			describe(status, how, sizeof(how));
 			log_alert("worker %d %s", (int)pid, how);
 		} else {

@@ -14,18 +14,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define SUPERVISED_RESTED 3 /* a worker's exit status */
+
 struct supervised {
 	/* The worker's whole life; after: another one has died. What it returns is the worker's exit status. */
 	int (*work)(void *arg, bool after);
 	/* In the supervisor, once, when the first worker is ready. A negative result ends both. */
 	int (*ready)(void *arg);
+	/*
+	 * For SIGUSR2, an upgrade; try == NULL: that signal is not for the supervisor. try starts a child that finds out whether another program can take over,
+	 * and returns its pid, -errno, or 0 if there is to be no upgrade. rest says that the worker is to end where it is, when it gets SIGUSR2, or
+	 * false if there is to be no upgrade any more. replace is called when the worker has ended; in_order: as it was to, with the status SUPERVISED_RESTED.
+	 * It returns only if the other program could not take over, and then all goes on, perhaps in another process.
+	 */
+	pid_t (*try)(void *arg);
+	bool (*rest)(void *arg);
+	void (*replace)(void *arg, bool in_order);
+	bool after; /* the first worker comes after another program's */
 	void *arg;
 	bool *is_ready; /* in shared memory: the worker sets it; false before each starts */
 	const uint64_t *beats; /* in shared memory: each changes every second or so as long as a thread of the worker lives */
 	uint32_t nr_beats;
 	size_t stride; /* bytes from one beat to the next */
 	uint32_t look_ms; /* between looks at the beats; 0 = 1000. After ten without a beat of some thread, or before it is ready, the worker is replaced */
-	sigset_t forward; /* signals for the worker; SIGCHLD and these must be blocked */
+	sigset_t forward; /* signals for the worker; SIGCHLD, SIGUSR2 and these must be blocked */
 };
 
 /*

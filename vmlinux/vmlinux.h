@@ -95,11 +95,18 @@ struct __sk_buff {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct sock {
 	struct {
-		int len;
-	} sk_backlog; /* segments that wait for the process that holds the lock: their memory */
+		atomic_t rmem_alloc; /* memory of what was received and not read */
+		int len;	     /* and of the segments that wait for the process that holds the lock */
+	} sk_backlog;
 	int sk_rcvbuf;
+	int sk_wmem_queued; /* memory of what is in the send queue, acknowledged bytes taken off */
+	int sk_sndbuf;	    /* as much as that may be */
 };
 
 struct inet_sock {
@@ -117,8 +124,11 @@ struct tcp_sock {
 	u32 rcv_wup;	 /* rcv_nxt when the window was last told, */
 	u32 rcv_wnd;	 /* and that window */
 	u16 advmss;	 /* the most that the peer puts into a segment */
+	u32 mss_cache;	 /* bytes of a segment to the peer */
+	u32 max_window;	 /* the largest that the peer has ever told */
 	u32 snd_nxt;	 /* next sequence number to be sent */
 	u32 snd_una;	 /* first byte that is not acknowledged */
+	u32 write_seq;	 /* end of what is in the send queue */
 	u64 bytes_acked; /* sum of all bytes acknowledged, SYN and FIN included */
 };
 

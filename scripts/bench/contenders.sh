@@ -132,7 +132,16 @@ has_workers()
 
 is_up_or_gone()
 {
-	is_gone "$DAEMON" || { is_listening "$BALANCER" && { [ "$1" != nginx ] || has_workers; }; }
+	is_gone "$DAEMON" || { is_listening "$BALANCER" && has_all "$1"; }
+}
+
+# has_all NAME: are all processes there that will do its work?
+has_all()
+{
+	case $1 in
+	nginx) has_workers ;;
+	shunt*) grep -q ' : ready: ' "$T/daemon.out" ;;
+	esac
 }
 
 # contender_start NAME: sets DAEMON, WATCHED (processes, with commas) and TARGET (its address).

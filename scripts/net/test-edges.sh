@@ -7,10 +7,10 @@
 . "$(dirname "$0")/../lib.sh"
 net_begin "$@"
 
-# edges_through PATH GLOBAL LISTEN: plays them all.
+# edges_through PATH GLOBAL LISTEN [quick]: plays them all; quick: but for those that wait for timeouts, which know nothing of movers.
 edges_through()
 {
-	local path=$1 before
+	local path=$1 before QUICK=${4:-$QUICK}
 
 	config "$2" "$3;retries 0" | start_shunt
 	before=$(descriptors)
@@ -27,8 +27,8 @@ edges_through()
 
 run edges_through_the_kernel edges_through kernel "splice require" "$KERNEL"
 run edges_through_userspace edges_through userspace "" "no option splice-auto"
-run edges_with_requests_in_the_kernel edges_through requests "splice require" "option splice-request"
-run edges_with_responses_in_the_kernel edges_through responses "splice require" "option splice-response"
-run edges_with_a_tiny_limit edges_through tiny_limit "splice require;tune.splice.limit 4k" "$KERNEL"
+run edges_with_requests_in_the_kernel edges_through requests "splice require" "option splice-request" quick
+run edges_with_responses_in_the_kernel edges_through responses "splice require" "option splice-response" quick
+run edges_with_a_tiny_limit edges_through tiny_limit "splice require;tune.splice.limit 4k" "$KERNEL" quick
 run edges_with_movers_of_shunts_choice edges_through choice "splice require" ""
 net_end

@@ -84,6 +84,40 @@ a_client_with_the_last_descriptor_is_served()
 	client ping 10 ping --connect 127.0.0.1:8080 --connections 10 --count 10
 }
 
+# Whoever is accepted without a descriptor for the server's connection could only be reset.
+nobody_is_accepted_without_a_descriptor_for_the_server()
+{
+	config "splice require;maxconn 1000;nbthread 1" "" | start_shunt
+	spawn_server echo echo --listen 127.0.0.1:9001
+	leave_descriptors 1
+	hold last 1 7 8080 # with the last one, and the spare one
+	leave_descriptors 1
+	spawn late "$PEER" ping --connect 127.0.0.1:8080 --connections 3 --count 10 --timeout 30
+	wait_until "the message that accepting is paused" 5 has_line "$T/shunt.err" "Too many open files: accepting is paused"
+	is_running last || fail "expected the last session to be there still, got: $(cat "$T/last.out")"
+	join last 20
+	join late 20
+	expect_eq "sessions that were reset" "$(info Resets)" 0
+}
+
+# The process may open fewer files than before when a session leaves the queue: its connect waits.
+a_connect_waits_for_a_descriptor()
+{
+	config "splice require" "timeout queue 20s;option tcplog;log stdout format raw local0" | sed 's/9001$/9001 maxconn 1/' | start_shunt
+	spawn_server echo echo --listen 127.0.0.1:9001
+	hold first 1 3 8080
+	spawn late "$PEER" ping --connect 127.0.0.1:8080 --count 10 --timeout 30
+	wait_until "a client in the queue" 5 equals 1 cell l BACKEND qcur
+	prlimit --pid "$(worker shunt)" --nofile=3: # less than it has open
+	join first 20
+	wait_until "the first one's log line" 5 has_line "$T/shunt.out" ' -- '
+	nap 0.5
+	is_running late || fail "expected the later client to wait, got: $(cat "$T/late.out")"
+	prlimit --pid "$(worker shunt)" --nofile=4096:
+	join late 20
+	expect_eq "sessions that were reset" "$(info Resets)" 0
+}
+
 maxconn_of_the_process_makes_clients_wait()
 {
 	local before
@@ -264,6 +298,8 @@ clients_that_are_gone_without_a_word_are_timed_out()
 
 run descriptors_run_out_and_come_back
 run a_client_with_the_last_descriptor_is_served
+run nobody_is_accepted_without_a_descriptor_for_the_server
+run a_connect_waits_for_a_descriptor
 run maxconn_of_the_process_makes_clients_wait
 run maxconn_of_the_process_stops_every_listener
 run maxconn_of_a_frontend_is_its_own_affair

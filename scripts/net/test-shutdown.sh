@@ -6,11 +6,6 @@
 . "$(dirname "$0")/../lib.sh"
 net_begin "$@"
 
-refuses_connections()
-{
-	! { : <> "/dev/tcp/127.0.0.1/$1"; } 2> /dev/null
-}
-
 # drained SIGNAL GLOBAL LISTEN: it stops accepting, finishes what there is, and exits with 0.
 drained()
 {
@@ -116,7 +111,7 @@ in_the_background_it_is_ready_when_the_starter_ends()
 	# No waiting here: that is the point.
 	client ping 10 ping --connect 127.0.0.1:8080 --connections 10 --count 5
 	pid=$(cat "$T/pid")
-	expect_eq "the pidfile" "$pid" "$(info Pid)"
+	expect_eq "who is above the worker that answers" "$(awk '/^PPid/ { print $2 }' "/proc/$(info Pid)/status")" "$pid"
 	expect_ne "the daemon" "$pid" "$(ask "show version")"
 	expect_eq "its stdout" "$(readlink "/proc/$pid/fd/1")" /dev/null
 	expect_eq "its stderr" "$(readlink "/proc/$pid/fd/2")" /dev/null

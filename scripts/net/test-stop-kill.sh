@@ -25,14 +25,17 @@ stats_field()
 	field "$1" "$T/$2.stats"
 }
 
+# For SHUNT_STOP_SECONDS, or one.
 joined_flows_go_on_while_the_daemon_is_stopped()
 {
+	local trips=$((${SHUNT_STOP_SECONDS:-1} * 500))
+
 	config "splice require" "" | start_shunt
 	spawn_server echo echo --listen 127.0.0.1:9001 --stats "$T/echo.stats"
-	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 4 --size 1000 --count 500 --interval-us 2000
+	spawn ping "$PEER" ping --connect 127.0.0.1:8080 --connections 4 --size 1000 --count "$trips" --interval-us 2000
 	wait_until "four sessions in the kernel" 5 sessions_in_the_kernel 4
 	stop_daemon
-	wait_until "all round trips, without the daemon" 15 at_least $((4 * 500 * 1000)) stats_field bytes_in echo
+	wait_until "all round trips, without the daemon" $((15 + trips / 100)) at_least $((4 * trips * 1000)) stats_field bytes_in echo
 	kill -CONT "${PID[shunt]}" "$(worker shunt)"
 	join ping 10
 	note "p99 $(field p99_us "$T/ping.out") us"
@@ -86,7 +89,7 @@ half_closes_and_resets_are_found_when_the_daemon_is_continued()
 	wait_until "CurrConns 0" 10 equals 0 info CurrConns
 }
 
-# killed GLOBAL LISTEN: kill -9 in the middle of a download and of an upload, and a new start.
+# killed GLOBAL LISTEN [ARGUMENT...]: kill -9 in the middle of a download and of an upload, and a new start.
 killed()
 {
 	{
@@ -94,7 +97,7 @@ killed()
 		printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:9002\n'
 		[ -z "$2" ] || echo "  $2"
 	} > "$T/both.cfg"
-	start_shunt < "$T/both.cfg"
+	start_shunt shunt "${@:3}" < "$T/both.cfg"
 	spawn_server source source --listen 127.0.0.1:9001 --bytes 1g --stats "$T/source.stats"
 	spawn_server sink sink --listen 127.0.0.1:9002 --stats "$T/sink.stats"
 	spawn fetch "$PEER" fetch --connect 127.0.0.1:8080 --bytes 1g --rate 64m
@@ -116,7 +119,7 @@ killed()
 	# Its port, its stats socket and its pins are in nobody's way.
 	SHUNTS=()
 	rm -f "$T/shunt.err" "$T/shunt.out" # or the old "ready" is taken for the new one's
-	start_shunt < "$T/both.cfg"
+	start_shunt shunt "${@:3}" < "$T/both.cfg"
 	[ -z "$1" ] || expect_eq KernelPath "$(info KernelPath)" yes
 	spawn_server echo echo --listen 127.0.0.1:9001
 	client ping 10 ping --connect 127.0.0.1:8080 --connections 10 --count 20
@@ -150,8 +153,8 @@ run joined_flows_go_on_while_the_daemon_is_stopped
 run transfers_below_the_limit_go_on_while_the_daemon_is_stopped
 run everything_else_goes_on_when_the_daemon_is_continued
 run half_closes_and_resets_are_found_when_the_daemon_is_continued
-run a_killed_daemon_resets_what_it_cut_off killed "splice require" ""
-run a_killed_daemon_resets_what_it_cut_off_in_userspace killed "" "no option splice-auto"
-run a_killed_supervisor_resets_what_it_cut_off killed "splice require;master-worker" ""
+run a_killed_daemon_resets_what_it_cut_off killed "splice require" "" -db
+run a_killed_daemon_resets_what_it_cut_off_in_userspace killed "" "no option splice-auto" -db
+run a_killed_supervisor_resets_what_it_cut_off killed "splice require" "" -W
 run a_second_daemon_is_refused_and_the_first_unharmed
 net_end

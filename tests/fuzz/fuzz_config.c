@@ -2,24 +2,10 @@
 /*
  * fuzz_config.c - any bytes as a configuration: they are taken or refused with a printable reason.
  *
- * clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -D_GNU_SOURCE -Iuser
- *       tests/fuzz/fuzz_config.c user/config*.c user/addr.c
- * ./a.out -dict=tests/fuzz/config.dict tests/fuzz/corpus/config
- *
  * A byte 0x1e, which no line may hold, cuts the input into two files.
  */
-#include <string.h>
-
 #include "config.h"
-#include "util.h"
-
-#define CHECK(what)                                                                                \
-	do {                                                                                       \
-		if (!(what))                                                                       \
-			abort();                                                                   \
-	} while (0)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 static void check_errors(const struct config *c)
 {
@@ -45,15 +31,15 @@ static void check_usable(const struct config *c)
 	const struct config_proxy *p;
 	const struct config_bind *b;
 
-	list_for_each(p, &c->proxies, entry) {
+	list_for_each (p, &c->proxies, entry) {
 		unsigned int nr_servers = 0, nr_binds = 0;
 
 		CHECK(p->id == ++nr_proxies && p->name[0] && p->caps && p->file && p->line);
-		list_for_each(s, &p->servers, entry) {
+		list_for_each (s, &p->servers, entry) {
 			CHECK(s->id == ++nr_servers && s->name[0] && addr_port(&s->addr));
 			CHECK(s->weight <= CONFIG_WEIGHT_MAX);
 		}
-		list_for_each(b, &p->binds, entry) {
+		list_for_each (b, &p->binds, entry) {
 			nr_binds++;
 			CHECK(addr_port(&b->addr));
 		}

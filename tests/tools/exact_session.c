@@ -127,7 +127,7 @@ static struct {
 	struct end *ends;
 	uint64_t open, started;
 	uint64_t sessions, ok, errors, stuck, empty, early_resets, forgiven;
-	uint64_t resets_expected, resets_seen, resets_made, clean_instead_of_reset;
+	uint64_t resets_expected, resets_seen, resets_made, clean_instead_of_reset, truncated;
 	uint64_t sent, received;
 	int64_t start;
 	bool stopping;
@@ -554,6 +554,7 @@ static bool end_eof(struct end *e)
 		return false;
 	}
 	if (!planned(e)) {
+		t.truncated++;
 		end_wrong_end(e, "end of stream inside the header");
 		return false;
 	}
@@ -563,6 +564,7 @@ static bool end_eof(struct end *e)
 		return false;
 	}
 	if (e->rx.off != e->rx.len) {
+		t.truncated++;
 		end_wrong_end(e, "clean end of stream too early");
 		return false;
 	}
@@ -816,10 +818,10 @@ static void serve_line(char *text, size_t size)
 		 "sessions=%" PRIu64 " ok=%" PRIu64 " errors=%" PRIu64 " stuck=%" PRIu64
 		 " resets_expected=%" PRIu64 " resets_seen=%" PRIu64 " resets_made=%" PRIu64
 		 " clean_instead_of_reset=%" PRIu64 " empty=%" PRIu64 " early_resets=%" PRIu64
-		 " open=%" PRIu64 " bytes_up=%" PRIu64 " bytes_down=%" PRIu64,
+		 " truncated=%" PRIu64 " open=%" PRIu64 " bytes_up=%" PRIu64 " bytes_down=%" PRIu64,
 		 t.sessions, t.ok, t.errors, t.stuck, t.resets_expected, t.resets_seen,
-		 t.resets_made, t.clean_instead_of_reset, t.empty, t.early_resets, t.open,
-		 t.received, t.sent);
+		 t.resets_made, t.clean_instead_of_reset, t.empty, t.early_resets,
+		 t.truncated, t.open, t.received, t.sent);
 }
 
 static void serve_second(void)
@@ -967,9 +969,10 @@ int mode_drive(const struct options *o)
 	printf("sessions=%" PRIu64 " ok=%" PRIu64 " errors=%" PRIu64 " stuck=%" PRIu64
 	       " bytes_up=%" PRIu64 " bytes_down=%" PRIu64 " resets_expected=%" PRIu64
 	       " resets_seen=%" PRIu64 " resets_made=%" PRIu64 " clean_instead_of_reset=%" PRIu64
-	       " forgiven=%" PRIu64 " seconds=%.3f\n",
+	       " truncated=%" PRIu64 " forgiven=%" PRIu64 " seconds=%.3f\n",
 	       t.sessions, t.ok, t.errors, t.stuck, t.sent, t.received, t.resets_expected,
-	       t.resets_seen, t.resets_made, t.clean_instead_of_reset, t.forgiven, (now_ns() - t.start) / 1e9);
+	       t.resets_seen, t.resets_made, t.clean_instead_of_reset, t.truncated, t.forgiven,
+	       (now_ns() - t.start) / 1e9);
 	while (t.ends) {
 		struct end *e = t.ends;
 

@@ -9,7 +9,8 @@
  *				at a time.
  *	SHUNT_MORTAL_AGAIN=M	and the next worker dies too, at one of its first M points
  *	SHUNT_MORTAL_WORD=TEXT	whoever is to send(2) something that begins with TEXT dies
- *	SHUNT_MORTAL_LOOP=1	or rather than die, runs in circles for ever
+ *	SHUNT_MORTAL_LOOP=1	or rather than die, runs in circles for ever,
+ *	SHUNT_MORTAL_MURDER=1	or kills its supervisor, as somebody would who has taken it over
  *
  * Each death is a line on stderr: "mortal: client 7 dies at point 7, before recv".
  */
@@ -39,6 +40,7 @@ static struct common {
 static uint32_t period, again;
 static bool is_worker; /* the supervisor does not die */
 static const char *word;
+static pid_t supervisor;
 
 static uint32_t number_of(const char *name)
 {
@@ -55,6 +57,7 @@ static __attribute__((constructor)) void begin(void)
 	period = number_of("SHUNT_MORTAL");
 	again = number_of("SHUNT_MORTAL_AGAIN");
 	word = getenv("SHUNT_MORTAL_WORD");
+	supervisor = getpid();
 }
 
 static void die(const char *when, const char *call)
@@ -69,6 +72,8 @@ static void die(const char *when, const char *call)
 		abort();
 	for (; getenv("SHUNT_MORTAL_LOOP");)
 		;
+	if (getenv("SHUNT_MORTAL_MURDER"))
+		kill(supervisor, SIGKILL);
 	raise(SIGKILL);
 }
 
