@@ -138,13 +138,15 @@ iperf3_in_both_directions()
 	local args
 
 	config "splice require" "$KERNEL" | start_shunt
-	spawn iperf3 iperf3 -s -p 9001
-	wait_until "iperf3 to listen" 10 is_listening 9001
 	for args in "" "-R" "-P 4" "-P 4 -R"; do
+		# A server for each: after a test iperf3's own closes its socket and opens another, and resets who connects just then.
+		spawn iperf3 iperf3 -s -1 -p 9001
+		wait_until "iperf3 to listen" 10 is_listening 9001
 		# shellcheck disable=SC2086 # words
 		timeout 30 iperf3 -c 127.0.0.1 -p 8080 -t 2 $args > "$T/iperf3-client.out" 2>&1 ||
-			fail "expected iperf3 $args to succeed, got $(tail -n 1 "$T/iperf3-client.out")"
+			fail "expected iperf3 $args to succeed, got $(tail -n 1 "$T/iperf3-client.out"); the server: $(tail -n 1 "$T/iperf3.out")"
 		note "iperf3 $args: $(awk '/receiver/ { n = $0 } END { match(n, /[0-9.]+ [MGK]?bits.sec/); print substr(n, RSTART, RLENGTH) }' "$T/iperf3-client.out")"
+		join iperf3 10
 	done
 	wait_until "SlotsUsed 0" 10 equals 0 info SlotsUsed
 	expect_kernel
