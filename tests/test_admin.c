@@ -787,6 +787,8 @@ static void show_info_has_a_line_per_number(void **state)
 	p->worker_deaths = 7;
 	p->adopted = 8;
 	p->lost = 1;
+	p->upgrades = 3;
+	p->upgrades_failed = 2;
 	f->lb.stopping = true;
 	f->lb.started_ns -= (86400 + 2 * 3600 + 3 * 60 + 4) * NS_PER_SEC;
 	snprintf(f->lb.path_reason, sizeof(f->lb.path_reason), "two\nlines");
@@ -820,6 +822,8 @@ static void show_info_has_a_line_per_number(void **state)
 	assert_line(got, "WorkerDeaths: 7");
 	assert_line(got, "SessionsAdopted: 8");
 	assert_line(got, "SessionsLost: 1");
+	assert_line(got, "Upgrades: 3");
+	assert_line(got, "UpgradesFailed: 2");
 	assert_line(got, "Verdict_redirect_lost: 0");
 	free(got);
 	f->lb.splice = (struct splice *)f; /* anything: the stub does not look at it */

@@ -341,36 +341,6 @@ static void session_without_any_server_is_reset_at_once(void **state)
 	rig_done(&r);
 }
 
-static void client_with_the_last_descriptor_gets_its_server_all_the_same(void **state)
-{
-	struct rlimit before, tight;
-	struct rig r;
-	int a, b;
-
-	(void)state;
-	rig_init(&r, 1);
-	rig_start(&r);
-	rig_client(&r, &r.client);
-	/* One more descriptor for the client, none for the server. */
-	a = dup(0);
-	b = dup(0);
-	close(a);
-	close(b);
-	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-	tight = (struct rlimit){ (rlim_t)b, before.rlim_max };
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
-	WAIT_FOR(&r, sessions_count(r.sessions) == 1);
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
-	assert_int_equal(r.started, 0);
-	rig_accept(&r, 0, &r.server);
-	r.client.to_send = r.server.to_send = 1000;
-	WAIT_FOR(&r, rig_exchanged(&r));
-	sessions_kill(r.sessions);
-	rig_done(&r);
-}
-
-/* ---- waiting for a place ---- */
-
 /* Descriptors with numbers below n. Returns what was allowed before. */
 static rlim_t allow_descriptors(rlim_t n)
 {
@@ -383,6 +353,34 @@ static rlim_t allow_descriptors(rlim_t n)
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
 	return before;
 }
+
+static void client_with_the_last_descriptor_gets_its_server_all_the_same(void **state)
+{
+	struct rig r;
+	rlim_t allowed;
+	int a, b;
+
+	(void)state;
+	rig_init(&r, 1);
+	rig_start(&r);
+	rig_client(&r, &r.client);
+	/* One more descriptor for the client, none for the server. */
+	a = dup(0);
+	b = dup(0);
+	close(a);
+	close(b);
+	allowed = allow_descriptors((rlim_t)b);
+	WAIT_FOR(&r, sessions_count(r.sessions) == 1);
+	allow_descriptors(allowed);
+	assert_int_equal(r.started, 0);
+	rig_accept(&r, 0, &r.server);
+	r.client.to_send = r.server.to_send = 1000;
+	WAIT_FOR(&r, rig_exchanged(&r));
+	sessions_kill(r.sessions);
+	rig_done(&r);
+}
+
+/* ---- waiting for a place ---- */
 
 /* A client that was in the queue, r->extra[0], connects now that nobody gets a descriptor. Returns how many were allowed. */
 static rlim_t begin_without_descriptor(struct rig *r, struct peer *late, unsigned int connect_ms)

@@ -164,6 +164,8 @@ static void info_sessions(FILE *out, const struct lb *lb)
 	info_number(out, "WorkerDeaths", stat_get(p->worker_deaths));
 	info_number(out, "SessionsAdopted", stat_get(p->adopted));
 	info_number(out, "SessionsLost", stat_get(p->lost));
+	info_number(out, "Upgrades", stat_get(p->upgrades));
+	info_number(out, "UpgradesFailed", stat_get(p->upgrades_failed));
 	info_number(out, "SlotsUsed", ledger_used(lb->ledger));
 	info_number(out, "SlotsMax", ledger_max(lb->ledger));
 }

@@ -143,8 +143,10 @@ static int on_ready(void *arg)
 	if (run->pipe_fd >= 0)
 		tell_starter(run->pipe_fd);
 	notify("READY=1");
-	if (upgrade_done())
+	if (upgrade_done()) {
 		notify_process(getpid());
+		stat_add(run->lb->stats.upgrades, 1);
+	}
 	__atomic_store_n(&run->lb->guarded, false, __ATOMIC_RELEASE);
 	return 0;
 }
@@ -197,14 +199,24 @@ static bool on_rest(void *arg)
 	return true;
 }
 
+static void on_failed(void *arg)
+{
+	struct run *run = arg;
+
+	stat_add(run->lb->stats.upgrades_failed, 1);
+}
+
 static void on_replace(void *arg, bool in_order)
 {
 	struct run *run = arg;
+	int r;
 
 	run->lb->resting = in_order;
 	handover_give_number("rested", in_order);
 	lb_offer_counters(run->lb);
-	if (upgrade_exec() < 0)
+	r = upgrade_exec();
+	on_failed(run);
+	if (r < 0)
 		return;
 	/* We are another process now, and the other program's worker was killed. */
 	run->lb->resting = false;
@@ -260,6 +272,7 @@ static int supervise(struct run *run)
 		.ready = on_ready,
 		.try = on_try,
 		.rest = on_rest,
+		.failed = on_failed,
 		.replace = on_replace,
 		.after = handover_kind() == HANDOVER_TAKE,
 		.arg = run,

@@ -110,6 +110,7 @@ struct process_stats {
 	uint64_t worker_deaths;
 	uint64_t adopted;		    /* sessions that a worker took over from one that died */
 	uint64_t lost;			    /* those of them that had to be reset for it */
+	uint64_t upgrades, upgrades_failed; /* programs that took over; times that the old one went on */
 };
 
 #endif

@@ -121,6 +121,7 @@ static void begin_upgrade(const struct supervised *s, struct watch *w)
 	if (w->trial < 0) {
 		log_alert("upgrade: cannot start a process: %s", strerror(-w->trial));
 		w->trial = 0;
+		s->failed(s->arg);
 	}
 }
 
@@ -132,6 +133,7 @@ static void end_trial(const struct supervised *s, struct watch *w, pid_t worker,
 	if (!WIFEXITED(status) || WEXITSTATUS(status)) {
 		describe(status, how, sizeof(how));
 		log_alert("upgrade: the new program %s: the old one goes on", how);
+		s->failed(s->arg);
 		return;
 	}
 	if (!s->rest(s->arg))

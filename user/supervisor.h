@@ -24,11 +24,12 @@ struct supervised {
 	/*
 	 * For SIGUSR2, an upgrade; try == NULL: that signal is not for the supervisor. try starts a child that finds out whether another program can take over,
 	 * and returns its pid, -errno, or 0 if there is to be no upgrade. rest says that the worker is to end where it is, when it gets SIGUSR2, or
-	 * false if there is to be no upgrade any more. replace is called when the worker has ended; in_order: as it was to, with the status SUPERVISED_RESTED.
+	 * false if there is to be no upgrade any more. failed: it was to be one, and the trial failed. replace is called when the worker has ended; in_order: as it was to, with the status SUPERVISED_RESTED.
 	 * It returns only if the other program could not take over, and then all goes on, perhaps in another process.
 	 */
 	pid_t (*try)(void *arg);
 	bool (*rest)(void *arg);
+	void (*failed)(void *arg);
 	void (*replace)(void *arg, bool in_order);
 	bool after; /* the first worker comes after another program's */
 	void *arg;

@@ -145,6 +145,30 @@ eight_stopped_readers_disturb_nobody()
 	keep_memory $((8 * mb)) 8 eight_stop "$mb"
 }
 
+held_kb()
+{
+	ask "show sess" | grep -o ' held=[0-9]*' | awk -F = '{ s += $2 } END { print int(s / 1024) }'
+}
+
+# Large reads are for a few: of forty that stop, not forty times the largest read is held (40 MB), but that of eight, and the smaller
+# one of each.
+of_many_stopped_readers_little_is_held()
+{
+	local held
+
+	config "nbthread 1" "no option splice-auto" | start_shunt
+	spawn_server source source --listen 127.0.0.1:9001 --bytes 32m
+	spawn fetch "$PEER" fetch --connect 127.0.0.1:8080 --bytes 32m --connections 40 --pause-after 2m --pause-ms 4000
+	wait_until "forty sessions" 5 equals 40 info CurrConns
+	wait_until "forty downloads to stand still" 4 stands_still
+	held=$(held_kb)
+	note "$held kB"
+	expect_gt "what is held in kB" "$held" 0
+	expect_le "what is held in kB" "$held" $((9 * 1020 + 40 * 252))
+	join fetch 60
+	stop_server source
+}
+
 # Prints a configuration with a second way, from port 8081 to port 9002.
 two_listens()
 {
@@ -195,6 +219,7 @@ run a_client_stops_with_1_gb_behind_it_in_userspace stopped_download "" "no opti
 run a_server_stops_with_1_gb_behind_it stopped_upload
 run a_client_on_another_host_stops_with_much_behind_it
 run eight_stopped_readers_disturb_nobody
+run of_many_stopped_readers_little_is_held
 run a_session_changes_its_movers_1000_times
 run a_slow_client_is_served_by_the_kernel
 net_end

@@ -49,6 +49,8 @@ sessions_do_not_notice_an_upgrade()
 	expect_eq SessionsAdopted "$(info SessionsAdopted)" 16
 	expect_eq SessionsLost "$(info SessionsLost)" 0
 	expect_eq WorkerDeaths "$(info WorkerDeaths)" 0
+	expect_eq Upgrades "$(info Upgrades)" 2
+	expect_eq UpgradesFailed "$(info UpgradesFailed)" 0
 }
 
 # upgraded_under_load GLOBAL LISTEN: every other time to another version with another program in the kernel.
@@ -84,10 +86,12 @@ upgraded_under_load()
 # goes_on_with_the_old_one SECONDS MESSAGE: eight sessions go on while an upgrade fails, and so do new ones.
 goes_on_with_the_old_one()
 {
-	local before
+	local before failed
 
 	before=$(sockets)
+	failed=$(info UpgradesFailed)
 	fail_to_upgrade "$1" "$2"
+	wait_until "UpgradesFailed to grow" 5 equals $((failed + 1)) info UpgradesFailed
 	wait_until "its answer" 10 equals 8 info CurrConns
 	expect_eq "the sockets of both sides" "$(sockets)" "$before"
 	client more 10 ping --connect 127.0.0.1:8080 --count 10
@@ -151,6 +155,8 @@ guarded()
 	is_running ping || fail "expected traffic during the upgrade, got its end before"
 	wait_until "the new client's end" 5 equals 8 info CurrConns
 	expect_eq SessionsLost "$(info SessionsLost)" 0
+	expect_eq Upgrades "$(info Upgrades)" 0
+	expect_eq UpgradesFailed "$(info UpgradesFailed)" 1
 	# It is a supervisor like any other.
 	kill -KILL "$(worker shunt)"
 	wait_until "the worker's death, and the other program's" 10 equals 2 info WorkerDeaths
