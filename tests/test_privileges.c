@@ -104,6 +104,8 @@ ATTEMPT(change_the_network, socket(AF_NETLINK, SOCK_RAW, 0))
 ATTEMPT(forge_packets, socket(AF_INET, SOCK_RAW, IPPROTO_TCP))
 ATTEMPT(read_packets, socket(AF_PACKET, SOCK_DGRAM, 0))
 ATTEMPT(order_other_daemons, socket(AF_UNIX, SOCK_STREAM, 0))
+ATTEMPT(tell_the_service_manager, socket(AF_UNIX, SOCK_DGRAM, 0))
+ATTEMPT(load_a_protocol, socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP))
 ATTEMPT(take_a_port, bind(tcp, (struct sockaddr *)&(struct sockaddr_in){ .sin_family = AF_INET }, sizeof(struct sockaddr_in)))
 ATTEMPT(listen_to_others, listen(tcp, 1))
 ATTEMPT(change_netfilter, setsockopt(tcp, IPPROTO_IP, 64 /* IPT_SO_SET_REPLACE */, NULL, 0))
@@ -167,6 +169,8 @@ static const struct attempt attempts[] = {
 	DIES(forge_packets),
 	DIES(read_packets),
 	DIES(order_other_daemons),
+	DIES(tell_the_service_manager), /* unless there is a log there */
+	DIES(load_a_protocol),
 	DIES(take_a_port),
 	DIES(listen_to_others),
 	DIES(change_netfilter),
@@ -354,9 +358,12 @@ static int abort_itself(void)
 
 static void what_a_worker_does_still_works(void **state)
 {
+	struct privileges with_log = worker;
+
 	(void)state;
+	with_log.unix_logs = true;
 	assert_int_equal(after_drop(&worker, have_threads), DONE);
-	assert_int_equal(after_drop(&worker, serve), DONE);
+	assert_int_equal(after_drop(&with_log, serve), DONE);
 	assert_int_equal(after_drop(&worker, abort_itself), -SIGABRT); /* and not SIGSYS: what it died of is to be seen */
 }
 

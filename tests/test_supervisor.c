@@ -27,6 +27,8 @@ static struct common {
 	uint32_t lives;	  /* workers that began */
 	uint32_t after;	  /* of these, as the successor of another */
 	uint32_t readies; /* calls of on_ready() */
+	uint32_t tries;	  /* of count_try(), */
+	uint32_t early_tries; /* and those before it */
 	bool ready;
 	uint64_t beat;
 	pid_t worker;
@@ -114,6 +116,7 @@ static int run(int (*work)(void *arg, bool after))
 	int status;
 
 	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, &before);
 	supervised.work = work;
 	status = supervisor_run(&supervised);
@@ -310,6 +313,36 @@ static void signals_are_forwarded(void **state)
 	assert_int_equal(common->got, SIGHUP);
 }
 
+static pid_t count_try(void *arg)
+{
+	(void)arg;
+	common->tries++;
+	common->early_tries += !common->readies;
+	return 0;
+}
+
+static int be_upgraded_early(void *arg, bool after)
+{
+	(void)arg;
+	begin_life(after);
+	kill(getppid(), SIGUSR2);
+	usleep(100000); /* ten looks of the supervisor's */
+	be_ready();
+	while (!__atomic_load_n(&common->tries, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	return 0;
+}
+
+/* Until then there may be a guardian, with copies of all descriptors. */
+static void upgrade_waits_until_the_first_worker_is_ready(void **state)
+{
+	(void)state;
+	supervised.try = count_try;
+	assert_int_equal(run(be_upgraded_early), 0);
+	assert_int_equal(common->tries, 1);
+	assert_int_equal(common->early_tries, 0);
+}
+
 static void kill_worker_then_term(pid_t supervisor)
 {
 	await_lives(1);
@@ -496,6 +529,7 @@ int main(void)
 		supervisor_test(workers_that_do_not_get_ready_any_more_end_when_they_are_told_to),
 		supervisor_test(worker_that_fails_after_it_was_ready_is_replaced),
 		supervisor_test(signals_are_forwarded),
+		supervisor_test(upgrade_waits_until_the_first_worker_is_ready),
 		supervisor_test(signal_that_comes_while_there_is_no_worker_is_for_the_next_one),
 		supervisor_test(worker_that_is_stuck_is_replaced),
 		supervisor_test(worker_that_is_stuck_before_it_is_ready_is_replaced),

@@ -9,12 +9,14 @@
 #include "netpair.h"
 
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "config.h"
 #include "fake_splice.h"
 #include "fdtable.h"
 #include "lb.h"
+#include "lb_adopt.h"
 #include "log.h"
 #include "run_loop.h"
 
@@ -125,6 +127,44 @@ static void good_record_is_adopted(void **state)
 	end(&f);
 }
 
+/* As a worker that dies before it has adopted anybody. */
+static void forget_and_die(struct fixture *f)
+{
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(lb_forget_worker(f->lb) == 0 ? 0 : 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+/* It may have read what no record tells: whoever adopts it must know, even the third worker. */
+static void mark_of_who_was_served_outlives_workers_that_do_not_adopt_it(void **state)
+{
+	struct ledger_record *r;
+	uint32_t *serving;
+	struct fixture f;
+
+	(void)state;
+	begin(&f);
+	r = ledger_get(f.lb->ledger, 0);
+	serving = ledger_serving(f.lb->ledger, 0);
+	*serving = 1;
+	for (int deaths = 0; deaths < 2; deaths++) {
+		forget_and_die(&f);
+		assert_int_equal(r->served, 1);
+		assert_int_equal(r->crashes, 1);
+		assert_int_equal(*serving, 0);
+	}
+	take_over(&f);
+	assert_int_equal(f.lb->taken, 1);
+	assert_int_equal(f.lb->stats.lost, 0);
+	assert_int_equal(r->served, 0);
+	end(&f);
+}
+
 /* It would look for flows that are not there. */
 static void joined_session_without_a_kernel_path_makes_no_sense(void **state)
 {
@@ -210,6 +250,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(good_record_is_adopted),
+		cmocka_unit_test(mark_of_who_was_served_outlives_workers_that_do_not_adopt_it),
 		cmocka_unit_test(joined_session_without_a_kernel_path_makes_no_sense),
 		cmocka_unit_test(end_whose_address_is_wrong_is_closed),
 		cmocka_unit_test(descriptor_that_is_somebody_elses_is_left_alone),

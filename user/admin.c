@@ -40,6 +40,7 @@ struct admin_socket {
 	char *path; /* owned: conf->path, absolute (a daemon goes to "/"); NULL = no file made */
 	dev_t dev;  /* of the file that we made; no other file is given the same two */
 	ino_t ino;  /* while the socket is open */
+	bool taken; /* an earlier program made it */
 };
 
 struct admin {
@@ -416,7 +417,8 @@ static int socket_open(struct admin_socket *s)
 		close(fd); /* somebody has removed the file: nobody can connect to that one any more */
 		fd = -1;
 	}
-	if (fd >= 0) {
+	s->taken = fd >= 0;
+	if (s->taken) {
 		poll_init(&s->poll, fd, on_connection);
 	} else {
 		r = remove_stale(&at);
@@ -442,9 +444,10 @@ static int socket_open(struct admin_socket *s)
 /* Closes the socket and removes its file, if it is still the one that we made. */
 static void socket_close(struct admin_socket *s)
 {
+	bool another_s = s->taken && s->admin->lb->guarded; /* until this program is ready */
 	struct stat st;
 
-	if (s->path && lstat(s->path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino)
+	if (!another_s && s->path && lstat(s->path, &st) == 0 && st.st_dev == s->dev && st.st_ino == s->ino)
 		unlink(s->path);
 	if (s->poll.fd >= 0)
 		close(s->poll.fd);

@@ -45,13 +45,14 @@ static void drop_poison(struct lb *lb)
 
 		if (*serving && *serving <= ledger_max(lb->ledger))
 			r = ledger_get(lb->ledger, *serving - 1);
-		*serving = 0;
+		if (r && r->state != LEDGER_FREE)
+			r->served = 1; /* until it has been adopted, however many workers that takes */
+		__atomic_store_n(serving, 0, __ATOMIC_RELEASE);
 		if (!r || r->state == LEDGER_FREE)
 			continue;
 		if (now_ns() - r->crashed_ns > CRASH_MEMORY_S * NS_PER_SEC)
 			r->crashes = 0; /* it is not why */
 		r->crashed_ns = now_ns();
-		r->served = 1;
 		if (++r->crashes < CRASHES_MAX)
 			continue;
 		log_alert("session %lu (%s) is reset: %u workers died while they served it", (unsigned long)r->serial,
@@ -131,8 +132,6 @@ int lb_forget_worker(struct lb *lb)
 {
 	int r = 0;
 
-	for (uint32_t i = 0; i < ledger_max(lb->ledger); i++)
-		ledger_get(lb->ledger, i)->served = 0;
 	if (!lb->resting) {
 		stat_add(lb->stats.worker_deaths, 1);
 		drop_poison(lb);
@@ -165,15 +164,18 @@ int lb_forget_worker(struct lb *lb)
 
 static void adopt_session(struct lb *lb, struct lb_thread *t, uint32_t number)
 {
-	const struct ledger_record *r = ledger_get(lb->ledger, number);
+	uint32_t *serving = ledger_serving(lb->ledger, t->number);
+	struct ledger_record *r = ledger_get(lb->ledger, number);
 	struct frontend *fe = pool_frontend(lb->pool, r->frontend);
 	struct backend *be = pool_backend(lb->pool, r->backend);
 
-	*ledger_serving(lb->ledger, t->number) = number + 1; /* should this kill us too */
+	__atomic_store_n(serving, number + 1, __ATOMIC_RELEASE); /* should this kill us too */
 	lb->taken++;
 	fe->taken++;
 	t->load++;
 	session_adopt(t->sessions, number, fe, be);
+	__atomic_store_n(&r->served, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(serving, 0, __ATOMIC_RELEASE); /* whoever kills us now is another */
 }
 
 static int by_serial(const void *a, const void *b, void *arg)

@@ -70,7 +70,7 @@ struct ledger_record {
 	uint8_t counted;      /* and that is in the log and in the counters */
 	uint8_t broken;	      /* in FLUSH: the end that is gone, */
 	uint8_t why;	      /* and what the session will have ended with */
-	uint8_t served;	      /* at the last death, if that was one */
+	uint8_t served;	      /* when a worker died, and not adopted by another since */
 	uint8_t pad[5];
 };
 

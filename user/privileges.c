@@ -163,12 +163,12 @@ static const struct {
 	{ SCMP_SYS(getsockopt), IS(1, IPPROTO_TCP) },
 };
 
-/* To servers and logs; over Unix sockets to logs alone, as other daemons take orders there. */
+/* To servers and logs; over Unix sockets to logs alone, if there are such, as other daemons take orders there. */
 static const struct {
 	int family, type;
 } sockets[] = {
 	{ AF_INET, SOCK_STREAM }, { AF_INET, SOCK_DGRAM },  { AF_INET6, SOCK_STREAM },
-	{ AF_INET6, SOCK_DGRAM }, { AF_UNIX, SOCK_DGRAM },
+	{ AF_INET6, SOCK_DGRAM },
 };
 
 /* With CAP_NET_ADMIN some of the others change the rules of the whole machine. */
@@ -190,7 +190,7 @@ static int allow(scmp_filter_ctx f, int call, unsigned int nr, const struct scmp
 	return r == -EDOM ? 0 : r;
 }
 
-static int add_rules(scmp_filter_ctx f, bool alone)
+static int add_rules(scmp_filter_ctx f, const struct privileges *p)
 {
 	const struct scmp_arg_cmp memory[] = { HAS(2, PROT_EXEC, 0), HAS(3, MAP_ANONYMOUS, MAP_ANONYMOUS) };
 	const struct scmp_arg_cmp self[] = { IS(0, getpid()) };
@@ -198,15 +198,17 @@ static int add_rules(scmp_filter_ctx f, bool alone)
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(calls); i++)
 		r = allow(f, calls[i], 0, NULL);
-	for (size_t i = 0; alone && r == 0 && i < ARRAY_SIZE(calls_alone); i++)
+	for (size_t i = 0; p->alone && r == 0 && i < ARRAY_SIZE(calls_alone); i++)
 		r = allow(f, calls_alone[i], 0, NULL);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(refused); i++)
 		r = seccomp_rule_add_array(f, SCMP_ACT_ERRNO((uint32_t)refused[i].error), refused[i].call, 0, NULL);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(with_argument); i++)
 		r = allow(f, with_argument[i].call, 1, &with_argument[i].arg);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(sockets); i++)
-		r = allow(f, SCMP_SYS(socket), 2,
-			  (struct scmp_arg_cmp[]){ IS(0, sockets[i].family), HAS(1, TYPE, sockets[i].type) });
+		r = allow(f, SCMP_SYS(socket), 3,
+			  (struct scmp_arg_cmp[]){ IS(0, sockets[i].family), HAS(1, TYPE, sockets[i].type), IS(2, 0) });
+	if (r == 0 && p->unix_logs)
+		r = allow(f, SCMP_SYS(socket), 3, (struct scmp_arg_cmp[]){ IS(0, AF_UNIX), HAS(1, TYPE, SOCK_DGRAM), IS(2, 0) });
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(options); i++)
 		r = allow(f, SCMP_SYS(setsockopt), 2,
 			  (struct scmp_arg_cmp[]){ IS(1, options[i].level), IS(2, options[i].name) });
@@ -218,7 +220,7 @@ static int add_rules(scmp_filter_ctx f, bool alone)
 }
 
 /* Everything else kills the process; its supervisor starts another. */
-static int filter_calls(bool alone, char *why, size_t size)
+static int filter_calls(const struct privileges *p, char *why, size_t size)
 {
 	scmp_filter_ctx f = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int r = f ? 0 : -ENOMEM;
@@ -228,7 +230,7 @@ static int filter_calls(bool alone, char *why, size_t size)
 	if (r == 0)
 		r = seccomp_attr_set(f, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a tree, not a list */
 	if (r == 0)
-		r = add_rules(f, alone);
+		r = add_rules(f, p);
 	if (r == 0)
 		r = seccomp_load(f);
 	if (f)
@@ -270,7 +272,7 @@ int privileges_drop(const struct privileges *p, char *why, size_t size)
 /* Sanitizers make system calls of their own, and read files. */
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 	if (p->filters)
-		return filter_calls(p->alone, why, size);
+		return filter_calls(p, why, size);
 #endif
 	(void)filter_calls;
 	return 0;

@@ -17,6 +17,7 @@ struct privileges {
 	const char *chroot;   /* "" = the root directory stays */
 	uint32_t uid, gid;    /* PRIVILEGES_NO_ID = as they are */
 	bool filters;	      /* system calls */
+	bool unix_logs;	      /* it may send datagrams over Unix sockets */
 	/*
 	 * There is no supervisor that does it: the process may lay its standard streams elsewhere, and at its end remove the files that
 	 * it made.

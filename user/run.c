@@ -165,6 +165,26 @@ static int drop_privileges(const struct run *run)
 	return r;
 }
 
+static bool has_unix_target(const struct list *targets)
+{
+	const struct log_target *t;
+
+	list_for_each(t, targets, entry)
+		if (t->kind == LOG_TARGET_UNIX)
+			return true;
+	return false;
+}
+
+static bool logs_to_unix(const struct config *c)
+{
+	const struct config_proxy *p;
+
+	list_for_each(p, &c->proxies, entry)
+		if (has_unix_target(&p->log_targets))
+			return true;
+	return has_unix_target(&c->global.log_targets);
+}
+
 /* The worker may have been told itself. */
 static bool is_stopping(const struct run *run)
 {
@@ -313,6 +333,7 @@ int run(const struct config *c, const struct run_options *o)
 			.uid = c->global.uid,
 			.gid = c->global.gid,
 			.filters = !c->global.no_seccomp,
+			.unix_logs = logs_to_unix(c),
 		},
 	};
 	sigset_t set;

@@ -16,8 +16,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SETTLE_NS (100 * NS_PER_MS) /* for the kernel's worker to bring what was passed; it needs a place on a CPU */
-#define SETTLE_LOOK_US 100
+#define SETTLE_LOOKS 1000 /* for the kernel's worker to bring what was passed; it needs a place on a CPU. (Not a time: this process may be stopped) */
+#define SETTLE_LOOK_US 100 /* between them */
 
 static void lose(struct session *s, const char *what)
 {
@@ -129,10 +129,9 @@ static const char *resume_relayed(struct session *s, int i, const struct sock_pr
 static bool look_at_passed(struct session *s, int i, uint64_t *passed, uint64_t *taken)
 {
 	const struct ledger_record *r = s->record;
-	const uint64_t until = now_ns() + SETTLE_NS;
 	struct flow *f = flow_of(s, i);
 
-	for (;;) {
+	for (int looks = 0;; looks++) {
 		int told = 0;
 		int64_t unread;
 
@@ -150,11 +149,11 @@ static bool look_at_passed(struct session *s, int i, uint64_t *passed, uint64_t 
 				return false;
 			if (*taken + (uint64_t)unread == *passed)
 				return true;
-			if (now_ns() > until) {
+			if (looks >= SETTLE_LOOKS) {
 				*taken = *passed - (uint64_t)unread;
 				return true;
 			}
-		} else if (now_ns() > until) {
+		} else if (looks >= SETTLE_LOOKS) {
 			return false; /* a look takes longer than until the next segment comes */
 		}
 		usleep(SETTLE_LOOK_US);

@@ -38,7 +38,10 @@ struct splice {
 	size_t flows_size;
 	uint32_t max_sessions;
 	int sockets_fd, slots_fd, counters_fd;
+	int cpus; /* possible ones: a worker may not ask the system any more */
 	int pin_dir;	     /* holds the lock on the pin folder; -EBADF = not pinned */
+	dev_t pin_dev; /* its folder's: a worker could have laid another under its number */
+	ino_t pin_ino;
 	char pin_path[256];
 };
 
@@ -103,11 +106,26 @@ static bool is_pin_dir(int fd, const char *path)
 	       ours.st_ino == there.st_ino;
 }
 
+/* sp->pin_dir is new. */
+static int note_pin_dir(struct splice *sp)
+{
+	struct stat st;
+
+	if (fstat(sp->pin_dir, &st) < 0)
+		return -errno;
+	sp->pin_dev = st.st_dev;
+	sp->pin_ino = st.st_ino;
+	return 0;
+}
+
 /* Of our own folder, even if somebody has put another in its place. */
 static void unpin_all(struct splice *sp)
 {
 	struct bpf_map *map;
+	struct stat st;
 
+	if (fstat(sp->pin_dir, &st) < 0 || st.st_dev != sp->pin_dev || st.st_ino != sp->pin_ino)
+		return;
 	bpf_object__for_each_map(map, sp->skel->obj)
 		unlinkat(sp->pin_dir, bpf_map__name(map), 0);
 	unlinkat(sp->pin_dir, "verdict", 0);
@@ -154,7 +172,7 @@ static int pin_lock(struct splice *sp, const char *folder, char *why, size_t siz
 		return -EAGAIN;
 	}
 	sp->pin_dir = take_fd(&fd);
-	return 0;
+	return note_pin_dir(sp);
 }
 
 static int pin_program(struct splice *sp, char *why, size_t size)
@@ -188,8 +206,10 @@ static int pin_all(struct splice *sp, const char *folder, char *why, size_t size
 
 	snprintf(sp->pin_path, sizeof(sp->pin_path), "%s", folder);
 	sp->pin_dir = handover_take_fd("pins");
-	if (sp->pin_dir >= 0)
-		return pin_again(sp, folder, why, size);
+	if (sp->pin_dir >= 0) {
+		r = note_pin_dir(sp);
+		return r < 0 ? r : pin_again(sp, folder, why, size);
+	}
 	r = pin_mount(folder);
 	if (r < 0) {
 		snprintf(why, size, "cannot mount a BPF file system at /sys/fs/bpf: %s", strerror(-r));
@@ -388,6 +408,13 @@ int splice_new(struct splice **ret, const struct splice_options *o, char *why, s
 		return -ENOMEM;
 	}
 	sp->pin_dir = -EBADF;
+	sp->cpus = libbpf_num_possible_cpus();
+	if (sp->cpus < 1) {
+		r = sp->cpus;
+		free(sp);
+		snprintf(why, size, "cannot tell how many CPUs there are: %s", strerror(-r));
+		return r;
+	}
 	sp->max_sessions = o->max_sessions;
 	sp->nr_rings = MAX(o->threads, 1u);
 	sp->rings = calloc(sp->nr_rings, sizeof(*sp->rings));
@@ -497,6 +524,8 @@ static int insert(struct splice *sp, uint32_t session, const struct splice_end e
 			    : bpf_map_update_elem(sp->sockets_fd, &index[i], &fd64, BPF_NOEXIST);
 		if (r < 0) {
 			flow_set(&sp->flows[index[!i]], ready, 0);
+			if (i == 1)
+				kick(ends[0].fd); /* it stays in the map: what came before is to be counted as what comes now */
 			return r;
 		}
 		flow_set(&sp->flows[index[!i]], ready, 1);
@@ -600,12 +629,10 @@ void splice_dispatch(struct splice *sp, uint32_t thread, void (*fn)(void *arg, c
 
 int splice_clear_counters(struct splice *sp)
 {
-	int cpus = libbpf_num_possible_cpus(), r = 0;
+	int r = 0;
 	__cleanup_free uint64_t *zeros = NULL;
 
-	if (cpus < 1)
-		return cpus;
-	zeros = calloc((size_t)cpus, sizeof(*zeros));
+	zeros = calloc((size_t)sp->cpus, sizeof(*zeros));
 	if (!zeros)
 		return -ENOMEM;
 	for (uint32_t key = 0; r == 0 && key < FLOW_EXIT_MAX; key++)
@@ -615,19 +642,16 @@ int splice_clear_counters(struct splice *sp)
 
 void splice_counters(const struct splice *sp, uint64_t ret[FLOW_EXIT_MAX])
 {
-	int cpus = libbpf_num_possible_cpus();
 	__cleanup_free uint64_t *values = NULL;
 
 	memset(ret, 0, FLOW_EXIT_MAX * sizeof(*ret));
-	if (cpus < 1)
-		return;
-	values = calloc((size_t)cpus, sizeof(*values));
+	values = calloc((size_t)sp->cpus, sizeof(*values));
 	if (!values)
 		return;
 	for (uint32_t key = 0; key < FLOW_EXIT_MAX; key++) {
 		if (bpf_map_lookup_elem(sp->counters_fd, &key, values) < 0)
 			continue;
-		for (int cpu = 0; cpu < cpus; cpu++)
+		for (int cpu = 0; cpu < sp->cpus; cpu++)
 			ret[key] += values[cpu];
 	}
 }

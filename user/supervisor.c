@@ -180,14 +180,15 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 {
 	uint32_t idle_ms = s->look_ms ?: IDLE_MS;
 	uint64_t looked = now_ns();
-	sigset_t set = s->forward, only_child;
+	sigset_t early = s->forward, set, only_child;
 	int status;
 
 	sigemptyset(&only_child);
 	sigaddset(&only_child, SIGCHLD);
-	sigaddset(&set, SIGCHLD);
+	sigaddset(&early, SIGCHLD);
+	set = early;
 	if (s->try)
-		sigaddset(&set, SIGUSR2);
+		sigaddset(&set, SIGUSR2); /* that waits until we have been ready once: until then an earlier program may be our guardian */
 	for (int signal = 1; signal < NSIG; signal++)
 		if (sigismember(sent, signal) == 1)
 			hand_on(pid, signal, sent);
@@ -195,7 +196,7 @@ static int watch_worker(const struct supervised *s, pid_t pid, struct watch *w, 
 	for (;;) {
 		/* What comes while the worker rests waits for who comes after us. */
 		bool upgrades = w->trial || w->resting;
-		int signal = wait_signal(w->resting ? &only_child : &set, *told && !upgrades ? idle_ms : LOOK_MS);
+		int signal = wait_signal(w->resting ? &only_child : *told ? &set : &early, *told && !upgrades ? idle_ms : LOOK_MS);
 		bool dead = waitpid(pid, &status, WNOHANG) == pid, ready = __atomic_load_n(s->is_ready, __ATOMIC_ACQUIRE);
 
 		if (signal == SIGUSR2 && is_ending(sent))

@@ -51,6 +51,7 @@ sessions_do_not_notice_an_upgrade()
 	expect_eq WorkerDeaths "$(info WorkerDeaths)" 0
 	expect_eq Upgrades "$(info Upgrades)" 2
 	expect_eq UpgradesFailed "$(info UpgradesFailed)" 0
+	expect_gt "the FINs that the program has seen in all" "$(info Verdict_fin)" 0
 }
 
 # upgraded_under_load GLOBAL LISTEN: every other time to another version with another program in the kernel.
@@ -228,12 +229,16 @@ program_that_fails_in_order_leaves_everything_as_it_was()
 {
 	local pins supervisor
 
-	begin_with_eight
+	begin_with_eight # "$1": where its bad stats socket stands, before or behind the good one
 	supervisor=${PID[shunt]}
 	disown "$supervisor"
 	pins=$(ls "$PINS")
 	cp "$T/shunt.cfg" "$T/as-it-was"
-	sed "s|^global|global\n stats socket $T/nowhere/stats.sock|" "$T/as-it-was" > "$T/shunt.cfg"
+	if [ "$1" = before ]; then
+		sed "s|^global|global\n stats socket $T/nowhere/stats.sock|" "$T/as-it-was" > "$T/shunt.cfg"
+	else
+		printf '%s\nglobal\n  stats socket %s/nowhere/stats.sock\n' "$(cat "$T/as-it-was")" "$T" > "$T/shunt.cfg"
+	fi
 	kill -USR2 "$supervisor"
 	wait_until "the guardian's number in the pid file" 20 is_another_process "$supervisor"
 	PID[shunt]=$(cat "$T/shunt.pid")
@@ -348,6 +353,26 @@ signals_during_an_upgrade_are_not_lost()
 	PID[shunt]=
 }
 
+# The second one comes when the new program does not serve yet, and its guardian still has copies of all descriptors.
+an_upgrade_that_is_asked_for_during_another_comes_after_it()
+{
+	begin_with_eight
+	kill -USR2 "${PID[shunt]}"
+	until has_line "$T/shunt.err" "upgrade: the new program takes over"; do # wait_until would look too seldom
+		is_running shunt || fail "expected the daemon, got none"
+	done
+	kill -USR2 "${PID[shunt]}"
+	wait_until "two upgrades" 20 equals 2 info Upgrades
+	wait_until "its supervisor alone" 5 equals 1 children
+	wait_until "eight sessions" 5 equals 8 info CurrConns
+	client more 10 ping --connect 127.0.0.1:8080 --count 10
+	is_running ping || fail "expected traffic during the upgrades, got its end before"
+	expect_eq UpgradesFailed "$(info UpgradesFailed)" 0
+	expect_eq SessionsLost "$(info SessionsLost)" 0
+	kill -TERM "${PID[ping]}"
+	PID[ping]=
+}
+
 without_a_supervisor_the_signal_is_refused()
 {
 	install_daemon
@@ -368,9 +393,12 @@ run program_that_is_never_ready_is_given_up
 for n in $(seq "$(full 2 6)"); do
 	run "program_that_is_killed_while_it_takes_over_$n" killed_while_it_takes_over "splice require" "$KERNEL"
 done
-run program_that_fails_in_order_leaves_everything_as_it_was
+for where in before behind; do
+	run "program_that_fails_in_order_leaves_everything_as_it_was_$where" program_that_fails_in_order_leaves_everything_as_it_was "$where"
+done
 run other_configurations_are_refused_or_taken
 run daemon_in_the_background_is_upgraded_and_ends_in_order
 run signals_during_an_upgrade_are_not_lost
+run an_upgrade_that_is_asked_for_during_another_comes_after_it
 run without_a_supervisor_the_signal_is_refused
 net_end
