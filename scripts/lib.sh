@@ -130,6 +130,8 @@ prepare_machine()
 	{ echo cubic > /proc/sys/net/ipv4/tcp_congestion_control; } 2> /dev/null || :
 	{ echo 4096 > /proc/sys/net/core/somaxconn; } 2> /dev/null || :
 	{ echo '1024 65535' > /proc/sys/net/ipv4/ip_local_port_range; } 2> /dev/null || :
+	# Not the ports of servers: who has left would keep one for a minute.
+	{ echo 5140-5141,8080-8099,9001-9099 > /proc/sys/net/ipv4/ip_local_reserved_ports; } 2> /dev/null || :
 	{ echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse; } 2> /dev/null || :
 }
 

@@ -93,6 +93,7 @@ many_ports()
 
 	for host in "$CLIENT" "$BALANCER" "$SERVER"; do
 		{ on "$host" sh -c 'echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range'; } 2> /dev/null || :
+		{ on "$host" sh -c 'echo 8080-8099,9001-9099 > /proc/sys/net/ipv4/ip_local_reserved_ports'; } 2> /dev/null || :
 		{ on "$host" sh -c 'echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse'; } 2> /dev/null || :
 		{ on "$host" sh -c 'echo 4096 > /proc/sys/net/core/somaxconn'; } 2> /dev/null || :
 	done

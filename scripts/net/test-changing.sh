@@ -208,14 +208,14 @@ a_chat_that_becomes_bulk_leaves_the_kernel_where_the_machine_is_fast()
 	end_changes
 }
 
-# has_moved_enough DIRECTION: a GB by the kernel, or eight by whomever (a direction whose reader is behind may be the daemon's for long).
+# has_moved_enough DIRECTION: half a GB by the kernel, or four by whomever (a direction whose reader is behind may be the daemon's for long).
 has_moved_enough()
 {
 	local kernel user
 
 	is_running talk || fail "expected the connection to go on, got: $(tail -n 1 "$T/talk.err" "$T/changes.err")"
 	read -r kernel user <<< "$(moved "$1")"
-	[ "$kernel" -ge 1000000000 ] || { [ "$kernel" -gt 100000000 ] && [ "$user" -ge 8000000000 ]; }
+	[ "$kernel" -ge 500000000 ] || { [ "$kernel" -gt 50000000 ] && [ "$user" -ge 4000000000 ]; }
 }
 
 # On one CPU the sender answers a window update at once, while its receiver's lock is held: the segments wait in a backlog that counts

@@ -51,7 +51,7 @@ a_large_file_from_nginx_to_curl()
 {
 	local url=http://127.0.0.1:8080/large size from to
 
-	size=$(full $((256 << 20)) $((1 << 30)))
+	size=$(full $((256 << 20)) $((512 << 20)))
 	config "splice require" "$KERNEL" | start_shunt
 	start_nginx
 	head -c "$size" /dev/urandom > "$T/www/large"
@@ -106,11 +106,11 @@ wrk_finds_no_errors()
 	config "splice require" "$KERNEL" | start_shunt
 	start_nginx
 	head -c 1000 /dev/urandom > "$T/www/small"
-	wrk -t 2 -c 64 --timeout 4s -d "$(full 2 6)" http://127.0.0.1:8080/small > "$T/wrk.out"
+	wrk -t 2 -c 64 --timeout 4s -d "$(full 2 4)" http://127.0.0.1:8080/small > "$T/wrk.out"
 	! grep -E 'Socket errors|Non-2xx' "$T/wrk.out" > "$T/errors" || fail "expected no errors, got $(cat "$T/errors")"
 	expect_ge "requests" "$(awk '/requests in/ { print $1 }' "$T/wrk.out")" 1000
 	note "$(awk '/Requests.sec/ { print $2 }' "$T/wrk.out") requests/s"
-	wrk -t 2 -c 64 --timeout 4s -d "$(full 2 6)" -H 'Connection: close' http://127.0.0.1:8080/small > "$T/wrk.out"
+	wrk -t 2 -c 64 --timeout 4s -d "$(full 2 4)" -H 'Connection: close' http://127.0.0.1:8080/small > "$T/wrk.out"
 	! grep -E 'Socket errors|Non-2xx' "$T/wrk.out" > "$T/errors" || fail "expected no errors with a connection for each, got $(cat "$T/errors")"
 	expect_ge "requests with a connection for each" "$(awk '/requests in/ { print $1 }' "$T/wrk.out")" 500
 	note "$(awk '/Requests.sec/ { print $2 }' "$T/wrk.out") connections/s"
