@@ -511,6 +511,13 @@ config()
 	printf 'listen l\n  bind 127.0.0.1:8080\n  server s1 127.0.0.1:9001\n%s\n' "$(lines "${2:-}")"
 }
 
+# two_listens PORT GLOBAL LISTEN: the same with a second way, from port 8081 to a server at that port.
+two_listens()
+{
+	config "$2" "$3"
+	printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:%s\n' "$1"
+}
+
 lines()
 {
 	tr ';' '\n' <<< "$1" | sed 's/^ */  /'

@@ -154,13 +154,7 @@ static void reset_is_seen_by_the_second_worker_too(void **state)
 		rig_run_ms(&r, 1);
 		peer_reset(&r.client);
 		rig_die(&r);
-		rig_die(&r);
-		assert_int_equal(r.stats.lost, 0);
-		assert_int_equal(record(&r)->state, LEDGER_FLUSH);
-		r.server.deaf = false;
-		WAIT_FOR(&r, r.ended == 1); /* every byte that comes is looked at */
-		WAIT_FOR(&r, r.server.error);
-		assert_true(peer_was_reset(&r.server));
+		die_and_flush(&r);
 		assert_int_equal(r.server.received, r.client.to_send);
 		rig_done(&r);
 	}

@@ -13,7 +13,6 @@
 /* Looks how large the table is, for a process that will not be able to (privileges.h): it must not grow until it is swept. */
 void fdtable_measure(void);
 
-/* All that are open now are to stay. Returns 0 or -errno. */
 /*
  * In a program that was started by another one's execve(2): what is open now but standard input, output and error is not ours until we own it;
  * it is made close-on-exec. Returns 0 or -errno.

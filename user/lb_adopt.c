@@ -164,18 +164,15 @@ int lb_forget_worker(struct lb *lb)
 
 static void adopt_session(struct lb *lb, struct lb_thread *t, uint32_t number)
 {
-	uint32_t *serving = ledger_serving(lb->ledger, t->number);
-	struct ledger_record *r = ledger_get(lb->ledger, number);
+	const struct ledger_record *r = ledger_get(lb->ledger, number);
 	struct frontend *fe = pool_frontend(lb->pool, r->frontend);
 	struct backend *be = pool_backend(lb->pool, r->backend);
 
-	__atomic_store_n(serving, number + 1, __ATOMIC_RELEASE); /* should this kill us too */
+	*ledger_serving(lb->ledger, t->number) = number + 1; /* should this kill us too */
 	lb->taken++;
 	fe->taken++;
 	t->load++;
 	session_adopt(t->sessions, number, fe, be);
-	__atomic_store_n(&r->served, 0, __ATOMIC_RELEASE);
-	__atomic_store_n(serving, 0, __ATOMIC_RELEASE); /* whoever kills us now is another */
 }
 
 static int by_serial(const void *a, const void *b, void *arg)

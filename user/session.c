@@ -449,6 +449,7 @@ void session_adopt(struct sessions *t, uint32_t number, struct frontend *fe, str
 	stat_max(t->o.stats->max, stat_add(t->o.stats->current, 1) + 1);
 	stat_add(t->o.stats->adopted, 1);
 	session_resume(s);
+	__atomic_store_n(&s->record->served, 0, __ATOMIC_RELEASE); /* what it may have read is accounted for */
 	session_served(t);
 }
 

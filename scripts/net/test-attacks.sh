@@ -44,10 +44,7 @@ silent_crowd_beyond_maxconn()
 {
 	local before rss
 
-	{
-		config "splice require" "timeout client 3s;maxconn 200"
-		printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:9001\n'
-	} | start_shunt
+	two_listens 9001 "splice require" "timeout client 3s;maxconn 200" | start_shunt
 	spawn_server echo echo --listen 127.0.0.1:9001
 	before=$(descriptors)
 	rss=$(memory shunt VmRSS)
@@ -139,10 +136,7 @@ flooded()
 
 	shift 4
 	small_buffers
-	{
-		config "splice require" "$listen"
-		printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:9001\n'
-	} | start_shunt
+	two_listens 9001 "splice require" "$listen" | start_shunt
 	spawn_server echo echo --listen 127.0.0.1:9001
 	before=$(descriptors)
 	rss=$(memory shunt VmRSS)

@@ -142,10 +142,7 @@ maxconn_of_the_process_makes_clients_wait()
 
 maxconn_of_the_process_stops_every_listener()
 {
-	{
-		config "splice require;maxconn 4" ""
-		printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:9001\n'
-	} | start_shunt
+	two_listens 9001 "splice require;maxconn 4" "" | start_shunt
 	spawn_server echo echo --listen 127.0.0.1:9001
 	hold first 4 4 8080
 	spawn late "$PEER" ping --connect 127.0.0.1:8081 --connections 6 --count 10 --timeout 30
@@ -159,10 +156,7 @@ maxconn_of_the_process_stops_every_listener()
 
 maxconn_of_a_frontend_is_its_own_affair()
 {
-	{
-		config "splice require" "maxconn 5"
-		printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:9001\n'
-	} | start_shunt
+	two_listens 9001 "splice require" "maxconn 5" | start_shunt
 	spawn_server echo echo --listen 127.0.0.1:9001
 	hold first 5 4 8080
 	spawn late "$PEER" ping --connect 127.0.0.1:8080 --connections 5 --count 10 --timeout 30

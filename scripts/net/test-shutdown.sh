@@ -31,10 +31,7 @@ drained()
 # two_transfers: one in each direction, both far from their end.
 two_transfers()
 {
-	{
-		config "$1" ""
-		printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:9002\n'
-	} | start_shunt
+	two_listens 9002 "$1" "" | start_shunt
 	spawn_server source source --listen 127.0.0.1:9001 --bytes 1g
 	spawn_server sink sink --listen 127.0.0.1:9002
 	spawn fetch "$PEER" fetch --connect 127.0.0.1:8080 --bytes 1g --rate 32m

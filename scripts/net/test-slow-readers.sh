@@ -139,7 +139,7 @@ eight_stopped_readers_disturb_nobody()
 	local mb
 
 	mb=$(full 64 128)
-	two_listens "splice require" | start_shunt
+	two_listens 9002 "splice require" "" | start_shunt
 	spawn_server echo echo --listen 127.0.0.1:9002
 	spawn_server source source --listen 127.0.0.1:9001 --bytes "${mb}m"
 	keep_memory $((8 * mb)) 8 eight_stop "$mb"
@@ -166,13 +166,6 @@ of_many_stopped_readers_little_is_held()
 	expect_le "what is held in kB" "$held" $((40 * 252))
 	join fetch 60
 	stop_server source
-}
-
-# Prints a configuration with a second way, from port 8081 to port 9002.
-two_listens()
-{
-	config "$1" "${2:-}"
-	printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:9002\n'
 }
 
 # Has each direction of the only session changed to userspace, and back, so often?

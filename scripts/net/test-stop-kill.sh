@@ -93,8 +93,7 @@ half_closes_and_resets_are_found_when_the_daemon_is_continued()
 killed()
 {
 	{
-		config "$1" "$2"
-		printf 'listen l2\n  bind 127.0.0.1:8081\n  server s1 127.0.0.1:9002\n'
+		two_listens 9002 "$1" "$2"
 		[ -z "$2" ] || echo "  $2"
 	} > "$T/both.cfg"
 	start_shunt shunt "${@:3}" < "$T/both.cfg"
