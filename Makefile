@@ -91,7 +91,7 @@ $(BUILD)/changing: $(call tool_objects,changing) $(BUILD)/tools/exact_lib.o
 # The daemon with other choices: dice, and those of a machine that is a hundred times as fast.
 $(BUILD)/shunt-dice $(BUILD)/shunt-scaled: $(BUILD)/shunt-%: $(BUILD)/tools/%_choose.o $(filter-out %/choose.o,$(USER_OBJ))
 # And one whose worker dies where a test wants it: it throws dice too, or short sessions would never see the kernel.
-MORTAL := socket connect accept4 close shutdown setsockopt getsockopt recv send epoll_ctl madvise sigtimedwait prctl \
+MORTAL := socket connect accept4 close shutdown setsockopt getsockopt recv send read splice epoll_ctl madvise sigtimedwait prctl \
 	bpf_map_update_elem bpf_map_delete_elem
 $(BUILD)/shunt-mortal: $(BUILD)/tools/mortal.o $(BUILD)/tools/dice_choose.o $(filter-out %/choose.o,$(USER_OBJ))
 $(BUILD)/shunt-mortal: ALL_LDFLAGS += $(foreach f,$(MORTAL),-Wl,--wrap=$(f))
@@ -165,7 +165,7 @@ USES_balance := balance
 USES_choose := choose
 USES_budget := budget
 USES_loop := loop
-USES_relay := relay
+USES_relay := relay sock addr
 USES_stats := stats
 USES_handover := handover fdtable shared
 USES_ledger := ledger shared handover fdtable
@@ -208,7 +208,7 @@ $(BUILD)/tests/%.o: tests/%.c Makefile
 
 wrapped = $(foreach f,$(1),-Wl,--wrap=$(f))
 $(BUILD)/tests/test_log: ALL_LDFLAGS += $(call wrapped,write pwritev2 writev send sendmmsg)
-$(BUILD)/tests/test_session: ALL_LDFLAGS += $(call wrapped,sendmmsg)
+$(BUILD)/tests/test_session: ALL_LDFLAGS += $(call wrapped,sendmmsg splice)
 $(BUILD)/tests/test_session_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc reallocarray socket epoll_ctl loop_run)
 $(BUILD)/tests/test_supervisor: ALL_LDFLAGS += $(call wrapped,syscall)
 $(BUILD)/tests/test_start_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc realloc reallocarray)

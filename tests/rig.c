@@ -92,6 +92,7 @@ static void start_worker(struct rig *r)
 		.splice = r->splice,
 		.tuning = tuning,
 		.budget = &r->budget,
+		.pipe = &r->pipe,
 		.unread = rig_unread,
 		.ended = on_ended,
 		.arg = r,
@@ -117,6 +118,7 @@ static void start(struct rig *r)
 	if (r->survives)
 		assert_int_equal(ledger_keep(r->ledger), 0);
 	assert_int_equal(pool_new(&r->pool, &r->config, 1000), 0);
+	assert_int_equal(relay_pipe_open(&r->pipe), 0);
 	r->fe = list_first(&r->pool->frontends, struct frontend, entry);
 	r->be = r->fe->backend;
 	start_worker(r);
@@ -180,6 +182,7 @@ void rig_done(struct rig *r)
 			peer_close(r->extra[i]);
 	listener_close(r->listener);
 	sessions_free(r->sessions);
+	relay_pipe_close(&r->pipe);
 	splice_free(r->splice);
 	ledger_free(r->ledger);
 	pool_free(r->pool);

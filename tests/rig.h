@@ -47,6 +47,7 @@ struct rig {
 	struct loop *loop;
 	struct ledger *ledger;
 	struct pool *pool;
+	struct relay_pipe pipe;
 	struct splice *splice;
 	struct sessions *sessions;
 	struct process_stats stats;

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* test_relay.c - one direction moved by userspace: every byte in order, whatever the sink takes, and whose error it is. */
+#include <fcntl.h>
+
 #include "netpair.h"
 
+#include <setjmp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include "relay.h"
+#include "sock.h"
 
 #define SIZE 16384 /* of the scratch buffer */
 #define NO_BUDGET UINT64_MAX
@@ -15,6 +21,8 @@ static int recv_error, send_error;
 
 /* The most that one send() takes; 0 = whatever there is room for. */
 static size_t send_limit;
+
+static unsigned int splices, recvs; /* calls */
 
 /* The moment before a recv(), and the one after it, which has brought so many bytes. */
 static void (*at_recv)(size_t got);
@@ -28,6 +36,7 @@ ssize_t recv(int fd, void *buf, size_t len, int flags)
 		recv_error = 0;
 		return -1;
 	}
+	recvs++;
 	if (at_recv)
 		at_recv(0);
 	n = recvfrom(fd, buf, len, flags, NULL, NULL);
@@ -46,6 +55,37 @@ ssize_t send(int fd, const void *buf, size_t len, int flags)
 	return sendto(fd, buf, MIN(len, send_limit ?: len), flags, NULL, 0);
 }
 
+/* Calls of splice(2) and of a pipe's read(2) until the process "dies", which is before an odd one and after an even one; 0 = it does not. */
+static unsigned int points, die_at;
+static jmp_buf death;
+
+static void point(void)
+{
+	if (++points == die_at)
+		longjmp(death, 1);
+}
+
+ssize_t splice(int in, off_t *in_at, int out, off_t *out_at, size_t len, unsigned int flags)
+{
+	ssize_t n;
+
+	splices++;
+	point();
+	n = syscall(SYS_splice, in, in_at, out, out_at, len, flags);
+	point();
+	return n;
+}
+
+ssize_t read(int fd, void *buf, size_t len)
+{
+	ssize_t n;
+
+	point();
+	n = syscall(SYS_read, fd, buf, len);
+	point();
+	return n;
+}
+
 /* from ── source ══ relay ══ sink ── to */
 static struct peer from, to;
 static int source, sink;
@@ -56,6 +96,7 @@ static union {
 } shared;
 static char *const scratch = shared.s.bytes;
 static uint64_t moved;
+static struct relay_pipe tube;
 
 static int setup(void **state)
 {
@@ -73,12 +114,15 @@ static int setup(void **state)
 	at_recv = NULL;
 	send_limit = 0;
 	moved = 0;
+	points = die_at = splices = recvs = 0;
+	tube = (struct relay_pipe){ .in = -1, .out = -1 };
 	return 0;
 }
 
 static int teardown(void **state)
 {
 	(void)state;
+	relay_pipe_close(&tube);
 	relay_done(&relay);
 	close(source);
 	close(sink);
@@ -227,7 +271,7 @@ static void budget_ends_a_run_that_could_go_on(void **state)
 	out = run(2 * SIZE);
 	assert_int_equal(out.status, RELAY_MORE);
 	assert_int_equal(out.moved, 2 * SIZE);
-	assert_true(out.full); /* more may be there */
+	assert_int_equal(out.last, SIZE); /* more may be there */
 	out = run(SIZE + 1); /* what one read brings may go beyond */
 	assert_int_equal(out.status, RELAY_MORE);
 	assert_int_equal(out.moved, 2 * SIZE);
@@ -235,7 +279,7 @@ static void budget_ends_a_run_that_could_go_on(void **state)
 	give(1);
 	out = run(NO_BUDGET);
 	assert_int_equal(out.moved, SIZE + 1);
-	assert_false(out.full);
+	assert_int_equal(out.last, 1);
 }
 
 static void budget_of_zero_reads_nothing(void **state)
@@ -313,6 +357,172 @@ static void kernel_without_memory_is_a_full_sink(void **state)
 	wait_for_bytes();
 }
 
+/* ---- pages ---- */
+
+static int in_tube(void)
+{
+	int n;
+
+	assert_int_equal(ioctl(tube.out, FIONREAD, &n), 0);
+	return n;
+}
+
+static int setup_tube(void **state)
+{
+	setup(state);
+	assert_int_equal(relay_pipe_open(&tube), 0);
+	relay.pipe = &tube;
+	return 0;
+}
+
+static void pages_change_hands_in_order(void **state)
+{
+	bytes_are_moved_in_order(state);
+	assert_true(splices > 0);
+	assert_int_equal(in_tube(), 0);
+	wait_for_bytes();
+}
+
+static void what_the_sink_does_not_take_of_a_pipe_is_held(void **state)
+{
+	what_the_sink_does_not_take_is_held_and_goes_first(state);
+	assert_int_equal(in_tube(), 0);
+	assert_int_equal(recvs, 0);
+}
+
+static void end_of_stream_is_told_through_a_pipe(void **state)
+{
+	end_of_stream_waits_for_what_is_held(state);
+	assert_int_equal(recvs, 1); /* splice() saying 0 is no proof */
+}
+
+/* splice(2) does not read past it, and says 0 as at the end of a stream. */
+static void urgent_byte_is_no_end_of_stream(void **state)
+{
+	const int one = 1;
+	uint8_t byte;
+
+	(void)state;
+	assert_int_equal(setsockopt(source, SOL_SOCKET, SO_OOBINLINE, &one, sizeof(one)), 0);
+	for (int i = 0; i < 3; i++) {
+		give(1000);
+		byte = net_pattern(from.seed, from.sent);
+		assert_int_equal(syscall(SYS_sendto, from.fd, &byte, 1, MSG_OOB, NULL, 0), 1);
+		from.sent = ++from.to_send;
+		give(1000);
+		while (moved < from.sent)
+			assert_int_equal(run(NO_BUDGET).status, RELAY_IDLE);
+		wait_for_bytes();
+	}
+	assert_true(recvs > 0);
+}
+
+static void reset_of_the_source_comes_after_its_pages(void **state)
+{
+	reset_of_the_source_is_its_error_and_comes_after_its_bytes(state);
+	assert_int_equal(recvs, 0); /* which would say 0, as the error was told */
+}
+
+/* Nobody else gets what was on its way. */
+static void reset_of_the_sink_leaves_the_pipe_empty(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	peer_reset(&to);
+	give(SIZE);
+	out = run(NO_BUDGET);
+	assert_int_equal(out.status, RELAY_SINK_ERROR);
+	assert_true(out.error == -ECONNRESET || out.error == -EPIPE);
+	assert_true(splices >= 2);
+	assert_int_equal(in_tube(), 0);
+}
+
+static uint64_t given(void)
+{
+	uint64_t n;
+
+	assert_int_equal(sock_written(sink, &n), 0);
+	return n;
+}
+
+static char *area;
+static uint32_t saved;
+static uint64_t taken, before;
+
+/* What the next process makes of it; another one dies in between, as soon as the pipe is empty. */
+static void come_after(void)
+{
+	uint64_t n;
+
+	die_at = 0;
+	relay_empty_pipe(&shared.s, &tube);
+	relay_empty_pipe(&shared.s, &tube);
+	assert_int_equal(in_tube(), 0);
+	moved = given() - before;
+	n = from.sent - (uint64_t)net_readable(source) - moved;
+	relay = (struct relay){ .area = area, .saved = &saved, .taken = &taken, .pipe = &tube };
+	assert_true(!n || saved >= n || shared.s.piped == n);
+	if (n)
+		assert_true(relay_restore(&relay, n, scratch, shared.s.piped));
+}
+
+static void own_and_run(void)
+{
+	shared.s.base = moved;
+	shared.s.moved = shared.s.piped = 0;
+	run(NO_BUDGET);
+}
+
+/* A sink that often takes only a part. */
+static void move_through_a_small_sink(void)
+{
+	for (int i = 0; i < 12; i++) {
+		give(SIZE / 2);
+		own_and_run();
+		if (i % 4 == 3)
+			peer_step(&to);
+	}
+}
+
+static void what_is_in_the_pipe_survives_a_death_at_any_point(void **state)
+{
+	const int small = 8192;
+	static unsigned int at, deaths;
+
+	/* As the ledger has it: MADV_REMOVE needs shared memory. */
+	area = mmap(NULL, RELAY_AREA, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(area, MAP_FAILED);
+	deaths = 0;
+	for (at = 1; at < 60; at++) {
+		teardown(state);
+		setup_tube(state);
+		assert_int_equal(setsockopt(sink, SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+		assert_int_equal(setsockopt(to.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+		saved = 0;
+		relay = (struct relay){ .area = area, .saved = &saved, .taken = &taken, .pipe = &tube };
+		before = given();
+		die_at = at;
+		if (setjmp(death) == 0) {
+			move_through_a_small_sink();
+			die_at = 0;
+		} else {
+			deaths++;
+			come_after();
+		}
+		while (moved < from.sent) {
+			peer_step(&to);
+			own_and_run();
+		}
+		wait_for_bytes();
+		assert_int_equal(in_tube(), 0);
+		relay_done(&relay);
+		relay = (struct relay){ 0 };
+	}
+	assert_true(deaths >= 20);
+	munmap(area, RELAY_AREA);
+}
+
 /* ---- reading on ---- */
 
 static void drain(void)
@@ -354,10 +564,6 @@ static void no_more_is_held_than_there_is_room_for(void **state)
 	assert_int_equal(relay_read_on(&relay, source, &shared.s, RELAY_AREA + 1), -ENOSPC);
 	assert_int_equal(net_readable(source), 10);
 }
-
-static char *area;
-static uint32_t saved;
-static uint64_t taken;
 
 /* A process that dies now: the next one finds all that was read and not written. */
 static void die(size_t got)
@@ -508,6 +714,7 @@ static void taking_what_is_not_there_is_an_error(void **state)
 	assert_int_equal(take(source, scratch, SIZE, 1), -EIO);
 }
 
+#define tube_test(name) cmocka_unit_test_setup_teardown(name, setup_tube, teardown)
 #define relay_test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -526,6 +733,13 @@ int main(void)
 		relay_test(reset_of_the_sink_is_told_for_held_bytes_too),
 		relay_test(interrupted_calls_are_made_again),
 		relay_test(kernel_without_memory_is_a_full_sink),
+		tube_test(pages_change_hands_in_order),
+		tube_test(what_the_sink_does_not_take_of_a_pipe_is_held),
+		tube_test(end_of_stream_is_told_through_a_pipe),
+		tube_test(urgent_byte_is_no_end_of_stream),
+		tube_test(reset_of_the_source_comes_after_its_pages),
+		tube_test(reset_of_the_sink_leaves_the_pipe_empty),
+		tube_test(what_is_in_the_pipe_survives_a_death_at_any_point),
 		relay_test(what_is_read_on_comes_behind_what_is_held),
 		relay_test(no_more_is_held_than_there_is_room_for),
 		relay_test(what_is_read_on_survives_a_death),

@@ -5,8 +5,10 @@
  */
 #include "rig.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #define BULK (8u * 1024 * 1024)
 
@@ -20,6 +22,21 @@ int __wrap_sendmmsg(int fd, struct mmsghdr *messages, unsigned int nr, int flags
 	sends++;
 	datagrams += nr;
 	return __real_sendmmsg(fd, messages, nr, flags);
+}
+
+ssize_t __real_splice(int in, off_t *in_at, int out, off_t *out_at, size_t len, unsigned int flags);
+ssize_t __wrap_splice(int in, off_t *in_at, int out, off_t *out_at, size_t len, unsigned int flags);
+
+static uint64_t spliced; /* bytes, out of a pipe */
+
+ssize_t __wrap_splice(int in, off_t *in_at, int out, off_t *out_at, size_t len, unsigned int flags)
+{
+	ssize_t n = __real_splice(in, in_at, out, out_at, len, flags);
+	struct stat s;
+
+	if (n > 0 && fstat(in, &s) == 0 && S_ISFIFO(s.st_mode))
+		spliced += (uint64_t)n;
+	return n;
 }
 
 static void echo_arrives(void **state)
@@ -69,6 +86,77 @@ static void bulk_goes_both_ways_at_once(void **state)
 	assert_true(rig_exchanged(&r));
 	assert_int_equal(rig_log(&r).bytes, BULK + 12345);
 	rig_done(&r);
+}
+
+static void finish(struct rig *r)
+{
+	WAIT_FOR(r, rig_exchanged(r));
+	r->client.fin = r->server.fin = true;
+	WAIT_FOR(r, r->client.eof && r->server.eof);
+	rig_done(r);
+}
+
+/* Messages are copied: what comes of them in one read is seldom worth two calls. */
+static void only_transfers_are_spliced(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, 1);
+	rig_start(&r);
+	rig_meet(&r, 0);
+	spliced = 0;
+	for (int i = 0; i < 20; i++) {
+		r.client.to_send += 3000;
+		WAIT_FOR(&r, rig_exchanged(&r));
+	}
+	assert_int_equal(spliced, 0);
+	r.client.to_send += BULK;
+	WAIT_FOR(&r, rig_exchanged(&r));
+	assert_true(spliced > BULK / 2);
+	/* One small read ends it. */
+	r.client.to_send += 100;
+	WAIT_FOR(&r, rig_exchanged(&r));
+	spliced = 0;
+	r.client.to_send += 100;
+	finish(&r);
+	assert_int_equal(spliced, 0);
+}
+
+/* `no option splice-auto` keeps a direction from splice(2) too. */
+static void nothing_is_spliced_where_it_is_forbidden(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, 1);
+	r.proxy->splice_request = SPLICE_OFF;
+	rig_start(&r);
+	rig_meet(&r, 0);
+	spliced = 0;
+	r.client.to_send = BULK;
+	WAIT_FOR(&r, rig_exchanged(&r));
+	assert_int_equal(spliced, 0);
+	r.server.to_send = BULK;
+	finish(&r);
+	assert_true(spliced > BULK / 2);
+}
+
+/* Once a socket was to get into the map, splice(2) would read past the program. */
+static void nothing_is_spliced_after_a_join_was_refused(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	rig_init(&r, 1);
+	r.proxy->splice_request = r.proxy->splice_response = SPLICE_ON;
+	rig_start_spliced(&r);
+	fake_splice_refuse(r.splice, -ENOMEM);
+	rig_meet(&r, 0);
+	spliced = 0;
+	r.client.to_send = r.server.to_send = BULK;
+	finish(&r);
+	assert_int_equal(spliced, 0);
 }
 
 static const struct session_view *only(struct rig *r)
@@ -679,6 +767,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(echo_arrives),
 		cmocka_unit_test(bulk_goes_both_ways_at_once),
+		cmocka_unit_test(only_transfers_are_spliced),
+		cmocka_unit_test(nothing_is_spliced_where_it_is_forbidden),
+		cmocka_unit_test(nothing_is_spliced_after_a_join_was_refused),
 		cmocka_unit_test(slow_reader_holds_only_what_was_read),
 		cmocka_unit_test(lack_of_memory_is_waited_for_without_spinning),
 		cmocka_unit_test(client_may_end_first),

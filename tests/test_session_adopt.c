@@ -9,6 +9,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include "fake_splice.h"
 #include "rig.h"
 
@@ -181,6 +186,111 @@ static void error_of_a_reset_that_was_taken_ends_no_session(void **state)
 	rig_done(&r);
 }
 
+/* ---- what was in the pipe ---- */
+
+/* The kernel path is not to be had, but splice(2) is. */
+static void start_with_pipe(struct rig *r)
+{
+	rig_init(r, 1);
+	r->survives = true;
+	r->proxy->splice_request = r->proxy->splice_response = SPLICE_AUTO;
+	rig_start(r);
+	rig_meet(r, 0);
+	r->client.to_send = r->server.to_send = 100000;
+	WAIT_FOR(r, rig_exchanged(r));
+}
+
+/* The worker's last call was the one that took so many bytes from the client. */
+static void die_with_full_pipe(struct rig *r, uint32_t n)
+{
+	struct relay_scratch *scratch = ledger_scratch(r->ledger, 0);
+	int source = record(r)->fd[TO_SERVER];
+
+	r->client.to_send += n;
+	while (net_readable(source) < (int)n)
+		peer_step(&r->client);
+	scratch->owner = TO_SERVER + 1;
+	scratch->base = record(r)->relayed[TO_SERVER];
+	scratch->moved = scratch->piped = 0;
+	assert_int_equal(splice(source, NULL, r->pipe.in, NULL, n, SPLICE_F_NONBLOCK), n);
+	rig_die(r);
+}
+
+static bool is_empty(const struct rig *r)
+{
+	int n;
+
+	assert_int_equal(ioctl(r->pipe.out, FIONREAD, &n), 0);
+	return !n;
+}
+
+static void what_is_in_the_pipe_is_delivered(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start_with_pipe(&r);
+	for (int i = 0; i < 3; i++) {
+		die_with_full_pipe(&r, 50000);
+		assert_int_equal(r.stats.lost, 0);
+		assert_true(is_empty(&r));
+	}
+	r.client.to_send += 100000;
+	part(&r);
+	rig_done(&r);
+}
+
+/* It had read what was left in the pipe, and had said so, but it held nothing yet; and another worker died after it, who had done no more. */
+static void what_was_in_the_pipe_is_delivered(void **state)
+{
+	struct relay_scratch *scratch;
+	struct rig r;
+	int source;
+
+	(void)state;
+	start_with_pipe(&r);
+	scratch = ledger_scratch(r.ledger, 0);
+	source = record(&r)->fd[TO_SERVER];
+	r.client.to_send += 20000;
+	while (net_readable(source) < 20000)
+		peer_step(&r.client);
+	scratch->owner = TO_SERVER + 1;
+	scratch->base = record(&r)->relayed[TO_SERVER];
+	scratch->moved = 0;
+	scratch->piped = 20000;
+	assert_int_equal(recv(source, scratch->bytes, 20000, 0), 20000);
+	rig_die(&r);
+	assert_int_equal(r.stats.lost, 0);
+	part(&r);
+	rig_done(&r);
+}
+
+/* What does not add up is nobody's: it gets into no stream. */
+static void what_should_not_be_in_the_pipe_is_thrown_away(void **state)
+{
+	struct peer client, server;
+	struct rig r;
+
+	(void)state;
+	start_with_pipe(&r);
+	assert_int_equal(write(r.pipe.in, "not its own", 11), 11);
+	die_with_full_pipe(&r, 50000);
+	assert_int_equal(r.stats.lost, 1);
+	assert_true(is_empty(&r));
+	WAIT_FOR(&r, r.ended == 1 && r.client.error && r.server.error);
+	assert_true(peer_was_reset(&r.client) && peer_was_reset(&r.server));
+	rig_client(&r, &client);
+	rig_accept(&r, 0, &server);
+	client.to_send = server.to_send = 500000;
+	r.extra[0] = &client;
+	r.extra[1] = &server;
+	WAIT_FOR(&r, server.received == client.to_send && client.received == server.to_send); /* every byte is looked at */
+	client.fin = server.fin = true;
+	rig_done(&r);
+}
+
+/* ---- joined ---- */
+
 static void start_joined(struct rig *r)
 {
 	rig_init(r, 1);
@@ -316,6 +426,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_held_is_delivered),
 		cmocka_unit_test(leftover_that_was_written_is_forgotten),
+		cmocka_unit_test(what_is_in_the_pipe_is_delivered),
+		cmocka_unit_test(what_was_in_the_pipe_is_delivered),
+		cmocka_unit_test(what_should_not_be_in_the_pipe_is_thrown_away),
 		cmocka_unit_test(fin_before_a_reset_is_no_byte),
 		cmocka_unit_test(reset_of_one_whose_join_was_refused_is_no_fin),
 		cmocka_unit_test(reset_is_seen_by_the_second_worker_too),

@@ -23,6 +23,9 @@
 /* Per mille of its time. A thread that waits for more than the rest of it is not what limits its transfers. */
 #define BUSY 600u
 
+/* Or it saturates something else: with spliced pages a thread has time left when the hosts beside it have none. */
+#define BULK_SURE (500ull * 1000000)
+
 /* What brings fewer bytes per second, or fewer in a segment or read, is not part of the bulk. */
 #define BULK_FLOW (500ull * 1000)
 #define BULK_SIZE 1024u
@@ -69,14 +72,16 @@ static bool is_transfer(const struct choose_flow *f)
 enum choose_reason choose(const struct choose_flow *f, const struct choose_load *load)
 {
 	uint64_t bulk = !f->joined ? BULK_STAY : f->in_kernel ? BULK_LEAVE : BULK_RETURN;
-	bool may_be_bulk = is_transfer(f) || load->bytes_per_s >= BULK_STAY, busy = load->busy >= BUSY;
+	uint64_t rate = MAX(load->bytes_per_s, f->bytes_per_s);
+	bool may_be_bulk = is_transfer(f) || load->bytes_per_s >= BULK_STAY, busy = load->busy >= BUSY || rate >= BULK_SURE;
 
 	if (!f->joined && f->age_ns < (!may_be_bulk ? YOUNG_NS : busy ? GROWN_NS : SEEN_NS))
 		return CHOOSE_YOUNG;
-	if ((f->joined || busy) && MAX(load->bytes_per_s, f->bytes_per_s) >= bulk && is_transfer(f))
+	if ((f->joined || busy) && rate >= bulk && is_transfer(f))
 		return CHOOSE_BULK;
-	if (!f->joined && load->segments_per_s >= CROWD_SEGMENTS && load->flows >= CROWD_FLOWS &&
-	    f->segments_per_s * CROWD_SHARE >= load->segments_per_s)
+	if (!f->joined && load->flows >= CROWD_FLOWS &&
+	    ((load->segments_per_s >= CROWD_SEGMENTS && f->segments_per_s * CROWD_SHARE >= load->segments_per_s) ||
+	     (load->bytes_per_s >= BULK_STAY && is_transfer(f))))
 		return CHOOSE_CROWD;
 	return CHOOSE_HOME;
 }

@@ -30,6 +30,7 @@ struct lb {
 	struct ledger *ledger;
 	struct admin *admin;
 	struct process_stats stats;
+	struct relay_pipe *pipes;    /* owned; of each thread */
 	struct budget budget;	     /* of what waits towards peers */
 	struct lb_listener *listeners; /* owned; as they were opened: each thread has a share of its own */
 	uint32_t nr_listeners;

@@ -14,7 +14,7 @@
 #include "shared.h"
 
 #define DESCRIPTOR_RESERVE 96	  /* logs, stats clients, maps, the pin folder: what is neither a session's */
-#define DESCRIPTORS_PER_THREAD 5  /* nor a thread's: epoll and its wake-up, the event ring and its epoll, a spare; and a copy of each listener */
+#define DESCRIPTORS_PER_THREAD 7  /* nor a thread's: epoll and its wake-up, the event ring and its epoll, a spare, a pipe; and a copy of each listener */
 #define MAXCONN_DEFAULT 20000	  /* when the descriptor limit would allow more and nobody asked for it */
 #define THREADS_MAX 64u		  /* unless nbthread says otherwise */
 #define BUDGET_DEFAULT (1ull << 30)
@@ -222,6 +222,37 @@ static int open_splice(struct lb *lb)
 	return 0;
 }
 
+/*
+ * A pipe for each thread: it outlives the worker, whose bytes may be in it, and this program. Without one bytes are copied, also where they are not to be
+ * spliced at all.
+ */
+static int open_pipes(struct lb *lb)
+{
+	lb->pipes = calloc(lb->nr_threads, sizeof(*lb->pipes));
+	if (!lb->pipes)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < lb->nr_threads; i++) {
+		struct relay_pipe *p = &lb->pipes[i];
+		char in[32], out[32];
+		int r = 0;
+
+		snprintf(in, sizeof(in), "pipe/%u/in", i);
+		snprintf(out, sizeof(out), "pipe/%u/out", i);
+		*p = (struct relay_pipe){ .in = handover_take_fd(in), .out = handover_take_fd(out) };
+		if (p->in < 0 || p->out < 0) {
+			relay_pipe_close(p);
+			r = wants_splice(lb->config) ? relay_pipe_open(p) : 0;
+		}
+		if (r < 0)
+			log_warning("thread %u has no pipe, and copies what it could splice: %s", i, strerror(-r));
+		if (p->in < 0)
+			continue;
+		handover_give_fd(in, p->in);
+		handover_give_fd(out, p->out);
+	}
+	return 0;
+}
+
 static uint64_t budget_max(const struct config_global *g)
 {
 	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
@@ -264,6 +295,8 @@ static int build(struct lb *lb)
 	r = open_listeners(lb);
 	if (r == 0)
 		r = open_splice(lb);
+	if (r == 0)
+		r = open_pipes(lb);
 	if (r == 0)
 		r = ledger_new(&lb->ledger, lb->maxconn, lb->nr_threads);
 	if (r == 0 && lb->supervised)
@@ -324,6 +357,9 @@ struct lb *lb_free(struct lb *lb)
 	free(lb->listeners);
 	ledger_free(lb->ledger);
 	splice_free(lb->splice);
+	for (uint32_t i = 0; lb->pipes && i < lb->nr_threads; i++)
+		relay_pipe_close(&lb->pipes[i]);
+	free(lb->pipes);
 	log_clear_sinks();
 	pool_free(lb->pool);
 	shared_free(lb->beats);

@@ -361,6 +361,7 @@ int lb_thread_init(struct lb_thread *t, struct lb *lb, uint32_t number)
 		.stats = &lb->stats,
 		.tuning = {.limit = lb->budget.limit, .begin = budget_begin(&lb->budget)},
 		.budget = &lb->budget,
+		.pipe = lb->pipes && lb->pipes[number].in >= 0 ? &lb->pipes[number] : NULL,
 		.unread = lb->unread,
 		.thread = number,
 		.ended = on_session_ended,

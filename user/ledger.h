@@ -16,7 +16,7 @@
 #include "addr.h"
 #include "shunt_abi.h"
 
-#define LEDGER_VERSION 4 /* of what follows: a program does not take over from one with another */
+#define LEDGER_VERSION 5 /* of what follows: a program does not take over from one with another */
 
 enum ledger_state {
 	LEDGER_FREE = 0,

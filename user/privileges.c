@@ -104,7 +104,7 @@ static int change_root(const char *to, char *why, size_t size)
 static const int calls[] = {
 	/* a session's bytes, and log lines */
 	SCMP_SYS(accept4), SCMP_SYS(connect), SCMP_SYS(shutdown), SCMP_SYS(close), SCMP_SYS(recvfrom), SCMP_SYS(sendto),
-	SCMP_SYS(sendmmsg), SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(pwritev2), SCMP_SYS(getsockname),
+	SCMP_SYS(splice), SCMP_SYS(sendmmsg), SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(pwritev2), SCMP_SYS(getsockname),
 	SCMP_SYS(getpeername), SCMP_SYS(poll), SCMP_SYS(ppoll),
 	/* loops */
 	SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2),

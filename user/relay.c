@@ -2,11 +2,37 @@
 /* relay.c - see relay.h. */
 #include "relay.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "util.h"
+
+#define PIPE_SIZE (1024 * 1024) /* 256 pieces, each of a page or more; what anybody may ask for (fs.pipe-max-size) */
+
+int relay_pipe_open(struct relay_pipe *ret)
+{
+	int fds[2];
+
+	*ret = (struct relay_pipe){ .in = -1, .out = -1 };
+	if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
+		return -errno;
+	fcntl(fds[1], F_SETPIPE_SZ, PIPE_SIZE); /* else 16 pieces */
+	*ret = (struct relay_pipe){ .in = fds[1], .out = fds[0] };
+	return 0;
+}
+
+void relay_pipe_close(struct relay_pipe *p)
+{
+	if (p->in >= 0)
+		close(p->in);
+	if (p->out >= 0)
+		close(p->out);
+	*p = (struct relay_pipe){ .in = -1, .out = -1 };
+}
 
 void relay_done(struct relay *r)
 {
@@ -17,7 +43,37 @@ void relay_done(struct relay *r)
 	} else if (!r->area) {
 		free(r->held);
 	}
-	*r = (struct relay){ .area = r->area, .saved = r->saved, .taken = r->taken };
+	*r = (struct relay){ .area = r->area, .saved = r->saved, .taken = r->taken, .pipe = r->pipe };
+}
+
+/* ---- one read, one write ---- */
+
+/* Both return the number of bytes, 0 at the end of the stream, or -errno. */
+static ssize_t read_bytes(int source, char *bytes, size_t size)
+{
+	ssize_t n;
+
+	do
+		n = recv(source, bytes, size, MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+/* 0 says nothing, recv() tells: at an urgent byte nothing is to be had in this way, as at the end or before it. (kernel: tcp_splice_read()) */
+static ssize_t read_pages(int source, const struct relay_pipe *to, size_t size)
+{
+	ssize_t n;
+
+	do
+		n = splice(source, NULL, to->in, NULL, size, SPLICE_F_NONBLOCK);
+	while (n < 0 && errno == EINTR);
+	return n >= 0 ? n : errno == EAGAIN ? 0 : -errno;
+}
+
+/* The sink is full, or the kernel has no memory now (which TCP may call EAGAIN too). */
+static bool is_passing(int error)
+{
+	return error == EAGAIN || error == ENOBUFS || error == ENOMEM;
 }
 
 /* Returns the number of bytes taken (0 = the sink is full) or -errno. */
@@ -28,11 +84,51 @@ static ssize_t write_some(int sink, const char *data, size_t len)
 	do
 		n = send(sink, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
-	if (n >= 0)
-		return n;
-	/* It is full, or the kernel has no memory now (which TCP may call EAGAIN too). */
-	return errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM ? 0 : -errno;
+	return n >= 0 ? n : is_passing(errno) ? 0 : -errno;
 }
+
+/* The same of what is in the pipe. */
+static ssize_t write_pages(int sink, const struct relay_pipe *from, size_t len)
+{
+	ssize_t n;
+
+	do
+		n = splice(from->out, NULL, sink, NULL, len, SPLICE_F_NONBLOCK);
+	while (n < 0 && errno == EINTR);
+	return n >= 0 ? n : is_passing(errno) ? 0 : -errno;
+}
+
+/*
+ * What is left in the pipe, len bytes; one call takes all of it (kernel: pipe_read()). Returns false if there was no memory for it: then it is lost, as
+ * nobody else may get it.
+ */
+static bool copy_from_pipe(struct relay_scratch *scratch, const struct relay_pipe *p, size_t len)
+{
+	char lost[512];
+	ssize_t n;
+
+	__atomic_store_n(&scratch->piped, len, __ATOMIC_RELEASE);
+	do
+		n = read(p->out, scratch->bytes, len);
+	while (n < 0 && errno == EINTR);
+	if (n == (ssize_t)len)
+		return true;
+	__atomic_store_n(&scratch->piped, 0, __ATOMIC_RELEASE);
+	do
+		n = read(p->out, lost, sizeof(lost));
+	while (n > 0 || (n < 0 && errno == EINTR));
+	return false;
+}
+
+void relay_empty_pipe(struct relay_scratch *scratch, const struct relay_pipe *p)
+{
+	int n = 0;
+
+	if (p->out >= 0 && ioctl(p->out, FIONREAD, &n) == 0 && n > 0)
+		copy_from_pipe(scratch, p, MIN((size_t)n, (size_t)RELAY_AREA));
+}
+
+/* ---- a direction ---- */
 
 static int keep(struct relay *r, const char *data, size_t len)
 {
@@ -60,54 +156,66 @@ bool relay_restore(struct relay *r, uint64_t n, const char *bytes, uint64_t len)
 	return keep(r, bytes + (len - n), n) == 0;
 }
 
+/* Returns true if nothing is held any more; else out says why. */
+static bool write_held(struct relay *r, int sink, struct relay_outcome *out)
+{
+	ssize_t sent = write_some(sink, r->held + r->offset, relay_held(r));
+
+	if (sent < 0) {
+		*out = (struct relay_outcome){ .status = RELAY_SINK_ERROR, .error = (int)sent };
+		return false;
+	}
+	out->moved += (uint64_t)sent;
+	r->offset += (uint32_t)sent;
+	out->status = RELAY_BLOCKED;
+	if (relay_held(r))
+		return false;
+	relay_done(r);
+	return true;
+}
+
 struct relay_outcome relay_run(struct relay *r, int source, int sink, struct relay_scratch *scratch, size_t size, uint64_t budget)
 {
 	struct relay_outcome out = { 0 };
 	uint64_t taken = 0;
-	ssize_t n, sent;
 
-	if (r->held) {
-		sent = write_some(sink, r->held + r->offset, relay_held(r));
-		if (sent < 0) {
-			out.status = RELAY_SINK_ERROR;
-			out.error = (int)sent;
-			return out;
-		}
-		out.moved += (uint64_t)sent;
-		r->offset += (uint32_t)sent;
-		if (relay_held(r)) {
-			out.status = RELAY_BLOCKED;
-			return out;
-		}
-		relay_done(r);
-	}
+	if (r->held && !write_held(r, sink, &out))
+		return out;
 	while (taken < budget) {
+		ssize_t n = r->pipe ? read_pages(source, r->pipe, size) : 0, sent;
+		bool piped = n > 0;
+		size_t rest;
+
 		__atomic_store_n(&scratch->moved, out.moved, __ATOMIC_RELEASE);
-		n = recv(source, scratch->bytes, size, MSG_DONTWAIT);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN) {
+		if (n == 0)
+			n = read_bytes(source, scratch->bytes, size);
+		if (n == -EAGAIN) {
 			out.status = RELAY_IDLE;
 			return out;
 		}
 		if (n <= 0) {
 			out.status = n == 0 ? RELAY_EOF : RELAY_SOURCE_ERROR;
-			out.error = n == 0 ? 0 : -errno;
+			out.error = (int)n;
 			return out;
 		}
 		taken += (uint64_t)n;
-		out.full = (size_t)n == size;
+		out.last = (size_t)n;
 		if (r->taken)
 			__atomic_store_n(r->taken, *r->taken + (uint64_t)n, __ATOMIC_RELEASE);
-		sent = write_some(sink, scratch->bytes, (size_t)n);
+		sent = piped ? write_pages(sink, r->pipe, (size_t)n) : write_some(sink, scratch->bytes, (size_t)n);
+		rest = (size_t)(n - MAX(sent, 0));
+		if (piped && rest && !copy_from_pipe(scratch, r->pipe, rest)) {
+			out.status = RELAY_NO_MEMORY;
+			return out;
+		}
 		if (sent < 0) {
 			out.status = RELAY_SINK_ERROR;
 			out.error = (int)sent;
 			return out;
 		}
 		out.moved += (uint64_t)sent;
-		if (sent < n) {
-			out.status = keep(r, scratch->bytes + sent, (size_t)(n - sent)) < 0 ? RELAY_NO_MEMORY : RELAY_BLOCKED;
+		if (rest) {
+			out.status = keep(r, piped ? scratch->bytes : scratch->bytes + sent, rest) < 0 ? RELAY_NO_MEMORY : RELAY_BLOCKED;
 			return out;
 		}
 		/* A short read has emptied the source; a turn of the loop is cheaper than asking again. */

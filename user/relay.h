@@ -22,6 +22,15 @@ struct relay {
 	char *area; /* borrowed: where to keep it, page by page, RELAY_AREA bytes; NULL = memory of its own */
 	uint32_t *saved; /* borrowed: length, for who comes after; goes with area */
 	uint64_t *taken; /* borrowed: bytes read so far, for who comes after; NULL = nobody does */
+	const struct relay_pipe *pipe; /* borrowed: see there; NULL = bytes are copied. Neither socket may be in a sockmap */
+};
+
+/*
+ * A pipe through which pages change hands, from socket to socket, without being copied (splice(2)); shared by the directions of a thread, and empty whenever
+ * none of them is being moved. Non-blocking, as the sockets must be then.
+ */
+struct relay_pipe {
+	int in, out; /* the ends written to and read from; -1 = none */
 };
 
 #define RELAY_AREA (1024u * 1024) /* no read may bring more */
@@ -31,6 +40,7 @@ struct relay_scratch {
 	uint64_t owner;	/* set by the caller; 0 = nobody */
 	uint64_t base;	/* set by the caller: the owner's bytes that had been written before relay_run() */
 	uint64_t moved; /* and that relay_run() had written before it read into bytes */
+	uint64_t piped; /* if not 0: bytes holds nothing but these, which are (or were) the whole content of the pipe */
 	char bytes[] __attribute__((aligned(64))); /* else the copies are some percent slower */
 };
 
@@ -48,8 +58,12 @@ struct relay_outcome {
 	enum relay_status status;
 	int error;	/* -errno of the two errors */
 	uint64_t moved; /* bytes written to the sink by this call */
-	bool full;	/* the last read filled what it was given */
+	size_t last;	/* bytes of the last read */
 };
+
+/* Opens a pipe, as large as the system lets it be. Returns 0 or -errno; then both ends are -1. */
+int relay_pipe_open(struct relay_pipe *ret);
+void relay_pipe_close(struct relay_pipe *p);
 
 /*
  * Moves bytes until one of the above. scratch is the shared buffer. At most budget bytes (and what one read brings) are read;
@@ -62,6 +76,12 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, struct rel
  * were read into bytes (NULL: none). They are held afterwards. Returns false if neither has as many.
  */
 bool relay_restore(struct relay *r, uint64_t n, const char *bytes, uint64_t len);
+
+/*
+ * For who comes after, before anything else is moved: what was left in the pipe is in the scratch buffer afterwards, and scratch->piped says how much;
+ * also if this process dies over it, and another one does it again.
+ */
+void relay_empty_pipe(struct relay_scratch *scratch, const struct relay_pipe *p);
 
 /*
  * Reads up to n more bytes behind those that are held, of a sink that is full. The scratch buffer, of RELAY_AREA bytes at least, must be the caller's, as

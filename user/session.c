@@ -474,6 +474,8 @@ int sessions_new(struct sessions **ret, const struct sessions_options *o)
 	}
 	t->table = map;
 	t->scratch = ledger_scratch(o->ledger, o->thread);
+	if (o->pipe)
+		relay_empty_pipe(t->scratch, o->pipe);
 	t->serving = ledger_serving(o->ledger, o->thread);
 	t->spare = -EBADF;
 	sessions_keep_spare(t);

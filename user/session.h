@@ -11,6 +11,7 @@
 #include "ledger.h"
 #include "loop.h"
 #include "pool.h"
+#include "relay.h"
 #include "sock.h"
 #include "splice.h"
 
@@ -25,6 +26,7 @@ struct sessions_options {
 	struct process_stats *stats;
 	struct sock_tuning tuning; /* its limit is the most that one direction gets of the budget */
 	struct budget *budget;
+	const struct relay_pipe *pipe; /* for transfers that userspace moves; NULL: it copies them */
 	enum sock_unread unread;   /* how the kernel tells what is unread in a joined socket */
 	uint32_t thread;	   /* whose records and events these are */
 	/* A session is gone, its slot and descriptors are free again: once for every session_start(). */

@@ -11,6 +11,8 @@
 _Static_assert(CHUNK_MAX < RELAY_AREA && CHUNK_MAX <= SCRATCH_SIZE, "room for a byte more");
 #define FEW_FLOWS 8		     /* of a thread, */
 #define HELD_MAX (FEW_FLOWS * CHUNK_MAX) /* and bytes that it holds */
+#define PAGES_FROM (16 * 1024)	     /* bytes of a read after which the next ones bring pages, */
+#define PAGES_TO (4 * 1024)	     /* until one brings less than this: see docs/decisions/013 */
 #define BUDGET (1000 * 1024)	     /* bytes that one direction may move before the others' turn */
 #define SLOW_NS (2 * NS_PER_MS)	     /* half the queue takes this long: slow enough, */
 #define SLOW_TIMES 3		     /* so often in a row, for a small buffer on the source */
@@ -113,7 +115,7 @@ static void fit_source(struct session *s, int i, uint64_t moved)
 	if (d->unfitted < (d->sized ? FIT_AGAIN : FIT_FIRST))
 		return;
 	us = MAX((now - MAX(d->fitted_ns, s->record->connected_ns)) / NS_PER_US, 1ull);
-	d->roomy = active(s) <= FEW_FLOWS || (d->roomy && active(s) <= 2 * FEW_FLOWS);
+	d->roomy = !d->relay.pipe && (active(s) <= FEW_FLOWS || (d->roomy && active(s) <= 2 * FEW_FLOWS));
 	d->sized = sock_fit(s->ends[i].poll.fd, d->roomy ? CHUNK_MAX : CHUNK_SIZE, d->unfitted * 1000000ull / us, d->sized);
 	d->unfitted = 0;
 	d->fitted_ns = now;
@@ -192,21 +194,35 @@ static size_t chunk_size(const struct session *s, int i)
 	bool few = active(s) <= FEW_FLOWS && s->table->held <= HELD_MAX;
 	uint32_t room;
 
-	if (!d->full)
+	if (!d->full || d->relay.pipe)
 		return CHUNK_SIZE;
 	room = sock_room(s->ends[!i].poll.fd, few ? UINT32_MAX : d->limit);
 	room -= MIN(room, relay_held(&d->relay));
 	return MIN(MAX(room, (uint32_t)CHUNK_SIZE), (uint32_t)CHUNK_MAX);
 }
 
-/* relay_run(), with budget = 0 or BUDGET; a large read is the only one of its turn. */
-static struct relay_outcome copy(struct session *s, int i, size_t size, uint64_t budget)
+/* splice(2) reads past the program of a socket that is, or was to be, in the map. */
+static bool may_splice(const struct session *s, int i)
+{
+	const struct ledger_record *r = s->record;
+
+	return s->splice[i] != SPLICE_OFF && !r->cookie[0] && !r->cookie[1];
+}
+
+/* relay_run(), with budget = 0 or BUDGET and reads of `most` bytes at most; a large read is the only one of its turn. */
+static struct relay_outcome copy(struct session *s, int i, size_t most, uint64_t budget)
 {
 	struct direction *d = &s->dirs[i];
-	struct relay_outcome out = relay_run(&d->relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, s->table->scratch, size,
-					     size > CHUNK_SIZE ? MIN(budget, size) : budget);
+	struct relay_outcome out;
+	size_t size;
 
-	d->full = out.full;
+	d->relay.pipe = d->pages && may_splice(s, i) ? s->table->o.pipe : NULL;
+	size = MIN(chunk_size(s, i), most);
+	out = relay_run(&d->relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, s->table->scratch, size,
+			size > CHUNK_SIZE ? MIN(budget, size) : budget);
+	d->full = out.last >= size;
+	if (out.last)
+		d->pages = out.last >= (d->pages ? PAGES_TO : PAGES_FROM);
 	note_held(s, i);
 	return out;
 }
@@ -220,7 +236,7 @@ static struct relay_outcome move_relayed(struct session *s, int i)
 	struct relay_outcome out;
 
 	own_scratch(s, i, s->record->relayed[i]);
-	out = copy(s, i, untuned ? FIRST_SIZE : chunk_size(s, i), budget);
+	out = copy(s, i, untuned ? FIRST_SIZE : CHUNK_MAX, budget);
 
 	/* TCP_NODELAY sends what Nagle's algorithm may be holding. If it fails, the next write
 	 * tries again. */
@@ -435,7 +451,7 @@ static bool move_passed(struct session *s, int i)
 	 * is to go home now. */
 	if (!f->want_kernel || relay_held(&d->relay)) {
 		own_scratch(s, i, f->moved);
-		out = copy(s, i, chunk_size(s, i), f->want_kernel ? 0 : BUDGET);
+		out = copy(s, i, CHUNK_MAX, f->want_kernel ? 0 : BUDGET);
 		flow_set(f, moved, f->moved + out.moved);
 		return take_outcome(s, i, &out) && await_worker(s, i, &out);
 	}

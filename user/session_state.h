@@ -63,6 +63,7 @@ struct direction {
 			 bring what was passed */
 	bool eof;     /* the source sent FIN */
 	bool full;    /* the last read had no room for more */
+	bool pages;   /* the next read is to change hands as pages, not be copied */
 	bool roomy;   /* the source's receive buffer is for large reads */
 	uint32_t held; /* in the relay buffer, as the thread knows */
 	bool done;    /* the peer was sent FIN, or is never to get another byte */
@@ -270,6 +271,7 @@ static inline void own_scratch(struct session *s, int i, uint64_t written)
 
 	scratch->base = written;
 	scratch->moved = 0;
+	scratch->piped = 0;
 	__atomic_store_n(&scratch->owner, s->number * 2ull + (uint64_t)i + 1, __ATOMIC_RELEASE);
 }
 

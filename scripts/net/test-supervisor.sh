@@ -275,7 +275,7 @@ killed_at_every_point()
 
 	shift 3
 	sessions=$(full 200 1200)
-	export SHUNT_MORTAL=$((sessions / 8)) SHUNT_MORTAL_AGAIN=$again
+	export SHUNT_MORTAL=${SHUNT_MORTAL:-$((sessions / 8))} SHUNT_MORTAL_AGAIN=$again
 	DAEMON=$MORTAL
 	config "nbthread 1;$global" "$listen" | start_shunt shunt -W
 	spawn_server serve serve --listen 127.0.0.1:9001 --forgive-resets
@@ -292,6 +292,14 @@ killed_at_every_point()
 	[ "$again" -gt 0 ] || expect_le "sessions that were dropped" "$dropped" "$((sessions / 100))"
 	expect_le "sessions that were reset besides" "$(($(field forgiven "$T/drive.out") - dropped))" "$((sessions / 100))"
 	expect_no_leftovers "$before"
+}
+
+# killed_with_a_full_pipe AGAIN: nobody joins, and transfers are spliced.
+killed_with_a_full_pipe()
+{
+	export SHUNT_DICE_OUT=1 SHUNT_MORTAL=100
+	killed_at_every_point "" "" "$1" --max-bytes 3m
+	expect_gt "deaths around splice(2)" "$(grep -c '^mortal: .* splice$' "$T/shunt.err")" "$(full 3 50)"
 }
 
 run there_is_a_supervisor_unless_it_is_not_wanted
@@ -311,6 +319,8 @@ run bytes_are_right_where_the_kernel_does_not_count_what_is_unread
 run every_point_in_userspace killed_at_every_point "" "no option splice-auto" 0
 run every_point_on_the_kernels_path killed_at_every_point "splice require" "$KERNEL" 0
 run every_point_with_dice_for_the_movers killed_at_every_point "splice require" "" 0
+run every_point_through_the_pipe killed_with_a_full_pipe 0
+run every_point_through_the_pipe_and_again killed_with_a_full_pipe 30
 run every_point_and_again_while_sessions_are_adopted killed_at_every_point "splice require" "" 30
 run every_point_with_queued_sessions_and_resets killed_at_every_point "splice require" "" 0 --reset 50
 net_end

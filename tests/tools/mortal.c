@@ -15,6 +15,7 @@
  * Each death is a line on stderr: "mortal: client 7 dies at point 7, before recv".
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -116,6 +117,8 @@ MORTAL(int, shutdown, (int fd, int how), (fd, how))
 MORTAL(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t len), (fd, level, name, value, len))
 MORTAL(int, getsockopt, (int fd, int level, int name, void *value, socklen_t *len), (fd, level, name, value, len))
 MORTAL(ssize_t, recv, (int fd, void *buf, size_t len, int flags), (fd, buf, len, flags))
+MORTAL(ssize_t, read, (int fd, void *buf, size_t len), (fd, buf, len))
+MORTAL(ssize_t, splice, (int in, off_t *in_at, int out, off_t *out_at, size_t len, unsigned int flags), (in, in_at, out, out_at, len, flags))
 MORTAL(int, epoll_ctl, (int epoll, int op, int fd, struct epoll_event *event), (epoll, op, fd, event))
 MORTAL(int, madvise, (void *addr, size_t len, int advice), (addr, len, advice))
 MORTAL(int, bpf_map_update_elem, (int fd, const void *key, const void *value, __u64 flags), (fd, key, value, flags))
