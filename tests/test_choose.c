@@ -95,8 +95,8 @@ static void bulk_stays_out_of_the_kernel(void **state)
 /* Large messages that are answered: whoever waits for them gains nothing from what makes bulk cheap. */
 static void what_leaves_the_thread_time_is_no_bulk(void **state)
 {
-	const struct choose_load all = { .bytes_per_s = 499 * MB, .busy = 599 };
-	struct choose_flow f = transfer(499 * MB);
+	const struct choose_load all = { .bytes_per_s = 799 * MB, .busy = 599 };
+	struct choose_flow f = transfer(799 * MB);
 
 	(void)state;
 	assert_int_equal(choose(&f, &all), CHOOSE_HOME);
@@ -105,29 +105,14 @@ static void what_leaves_the_thread_time_is_no_bulk(void **state)
 /* But so much must be saturating something: spliced, it leaves the thread time all the same. */
 static void so_much_is_bulk_in_any_case(void **state)
 {
-	const struct choose_load all = { .bytes_per_s = 500 * MB };
-	struct choose_flow alone = transfer(500 * MB), one_of_them = transfer(MB), young = alone;
+	const struct choose_load all = { .bytes_per_s = 800 * MB };
+	struct choose_flow alone = transfer(800 * MB), one_of_them = transfer(MB), young = alone;
 
 	(void)state;
 	assert_int_equal(choose(&alone, &quiet), CHOOSE_BULK);
 	assert_int_equal(choose(&one_of_them, &all), CHOOSE_BULK);
 	young.age_ns = 999 * NS_PER_MS;
 	assert_int_equal(choose(&young, &all), CHOOSE_YOUNG);
-}
-
-static void many_transfers_are_a_crowd(void **state)
-{
-	const struct choose_load crowd = { .bytes_per_s = 160 * MB, .flows = 24 };
-	const struct choose_load few = { .bytes_per_s = 160 * MB, .flows = 23 };
-	const struct choose_load slow = { .bytes_per_s = 159 * MB, .flows = 100 };
-	struct choose_flow f = transfer(MB), in = joined(f, true), other = chat();
-
-	(void)state;
-	assert_int_equal(choose(&f, &crowd), CHOOSE_CROWD);
-	assert_int_equal(choose(&f, &few), CHOOSE_HOME);
-	assert_int_equal(choose(&f, &slow), CHOOSE_HOME);
-	assert_int_equal(choose(&in, &crowd), CHOOSE_HOME);
-	assert_int_equal(choose(&other, &crowd), CHOOSE_HOME); /* it is none of them */
 }
 
 static void bulk_leaves_the_kernel_late_and_comes_back_early(void **state)
@@ -205,7 +190,6 @@ int main(void)
 		cmocka_unit_test(bulk_stays_out_of_the_kernel),
 		cmocka_unit_test(what_leaves_the_thread_time_is_no_bulk),
 		cmocka_unit_test(so_much_is_bulk_in_any_case),
-		cmocka_unit_test(many_transfers_are_a_crowd),
 		cmocka_unit_test(bulk_leaves_the_kernel_late_and_comes_back_early),
 		cmocka_unit_test(what_gets_no_turn_among_bulk_is_not_taken_for_a_chat),
 		cmocka_unit_test(a_chat_beside_bulk_is_at_home),

@@ -23,8 +23,8 @@
 /* Per mille of its time. A thread that waits for more than the rest of it is not what limits its transfers. */
 #define BUSY 600u
 
-/* Or it saturates something else: with spliced pages a thread has time left when the hosts beside it have none. */
-#define BULK_SURE (500ull * 1000000)
+/* Or it saturates something else: with spliced pages a thread has time left when the hosts beside it have none. More than a lone echo makes of it. */
+#define BULK_SURE (800ull * 1000000)
 
 /* What brings fewer bytes per second, or fewer in a segment or read, is not part of the bulk. */
 #define BULK_FLOW (500ull * 1000)
@@ -79,9 +79,8 @@ enum choose_reason choose(const struct choose_flow *f, const struct choose_load 
 		return CHOOSE_YOUNG;
 	if ((f->joined || busy) && rate >= bulk && is_transfer(f))
 		return CHOOSE_BULK;
-	if (!f->joined && load->flows >= CROWD_FLOWS &&
-	    ((load->segments_per_s >= CROWD_SEGMENTS && f->segments_per_s * CROWD_SHARE >= load->segments_per_s) ||
-	     (load->bytes_per_s >= BULK_STAY && is_transfer(f))))
+	if (!f->joined && load->segments_per_s >= CROWD_SEGMENTS && load->flows >= CROWD_FLOWS &&
+	    f->segments_per_s * CROWD_SHARE >= load->segments_per_s)
 		return CHOOSE_CROWD;
 	return CHOOSE_HOME;
 }

@@ -115,7 +115,7 @@ static void fit_source(struct session *s, int i, uint64_t moved)
 	if (d->unfitted < (d->sized ? FIT_AGAIN : FIT_FIRST))
 		return;
 	us = MAX((now - MAX(d->fitted_ns, s->record->connected_ns)) / NS_PER_US, 1ull);
-	d->roomy = !d->relay.pipe && (active(s) <= FEW_FLOWS || (d->roomy && active(s) <= 2 * FEW_FLOWS));
+	d->roomy = active(s) <= FEW_FLOWS || (d->roomy && active(s) <= 2 * FEW_FLOWS);
 	d->sized = sock_fit(s->ends[i].poll.fd, d->roomy ? CHUNK_MAX : CHUNK_SIZE, d->unfitted * 1000000ull / us, d->sized);
 	d->unfitted = 0;
 	d->fitted_ns = now;
@@ -186,7 +186,7 @@ static bool is_overdue(struct session *s, int i)
 
 /*
  * Bytes of the next read. A transfer that fills its reads is a third faster with one large copy than with four small ones, and with a source that may have as
- * much ready (decision 012). But what the peer does not take has to be held: so of many each reads no more than is likely to be taken.
+ * much ready (decision 012); one that is spliced fills few, as it is quick, and has what there is. But what the peer does not take has to be held: so of many each reads no more than is likely to be taken.
  */
 static size_t chunk_size(const struct session *s, int i)
 {
@@ -194,19 +194,24 @@ static size_t chunk_size(const struct session *s, int i)
 	bool few = active(s) <= FEW_FLOWS && s->table->held <= HELD_MAX;
 	uint32_t room;
 
-	if (!d->full || d->relay.pipe)
+	if (!d->full && !d->relay.pipe)
 		return CHUNK_SIZE;
 	room = sock_room(s->ends[!i].poll.fd, few ? UINT32_MAX : d->limit);
 	room -= MIN(room, relay_held(&d->relay));
 	return MIN(MAX(room, (uint32_t)CHUNK_SIZE), (uint32_t)CHUNK_MAX);
 }
 
-/* splice(2) reads past the program of a socket that is, or was to be, in the map. */
-static bool may_splice(const struct session *s, int i)
+/*
+ * A transfer, one of few. But splice(2) reads past the program of a socket that is, or was to be, in the map; and what is quick beside many fills their
+ * readers' buffers, and is no faster (decision 013).
+ */
+static bool is_to_be_spliced(const struct session *s, int i)
 {
+	const struct direction *d = &s->dirs[i];
 	const struct ledger_record *r = s->record;
 
-	return s->splice[i] != SPLICE_OFF && !r->cookie[0] && !r->cookie[1];
+	return d->pages && active(s) <= (d->relay.pipe ? 2 * FEW_FLOWS : FEW_FLOWS) && s->splice[i] != SPLICE_OFF &&
+	       !r->cookie[0] && !r->cookie[1];
 }
 
 /* relay_run(), with budget = 0 or BUDGET and reads of `most` bytes at most; a large read is the only one of its turn. */
@@ -216,7 +221,7 @@ static struct relay_outcome copy(struct session *s, int i, size_t most, uint64_t
 	struct relay_outcome out;
 	size_t size;
 
-	d->relay.pipe = d->pages && may_splice(s, i) ? s->table->o.pipe : NULL;
+	d->relay.pipe = is_to_be_spliced(s, i) ? s->table->o.pipe : NULL;
 	size = MIN(chunk_size(s, i), most);
 	out = relay_run(&d->relay, s->ends[i].poll.fd, s->ends[!i].poll.fd, s->table->scratch, size,
 			size > CHUNK_SIZE ? MIN(budget, size) : budget);
