@@ -113,7 +113,7 @@ static void only_transfers_are_spliced(void **state)
 	assert_int_equal(spliced, 0);
 	r.client.to_send += BULK;
 	WAIT_FOR(&r, rig_exchanged(&r));
-	assert_true(spliced > BULK / 2);
+	assert_true(spliced > BULK / 16);
 	/* One small read ends it. */
 	r.client.to_send += 100;
 	WAIT_FOR(&r, rig_exchanged(&r));
@@ -139,7 +139,7 @@ static void nothing_is_spliced_where_it_is_forbidden(void **state)
 	assert_int_equal(spliced, 0);
 	r.server.to_send = BULK;
 	finish(&r);
-	assert_true(spliced > BULK / 2);
+	assert_true(spliced > BULK / 16);
 }
 
 /* Once a socket was to get into the map, splice(2) would read past the program. */
@@ -178,7 +178,7 @@ static void slow_reader_holds_only_what_was_read(void **state)
 	r.server.deaf = true;
 	r.client.to_send = 64 * BULK; /* more than all buffers */
 	WAIT_FOR(&r, only(&r)->held[TO_SERVER]);
-	assert_true(only(&r)->held[TO_SERVER] <= 256 * 1024);
+	assert_true(only(&r)->held[TO_SERVER] <= 1020 * 1024); /* one read of one of few */
 	assert_true(r.client.sent < r.client.to_send);
 	/* The other direction does not wait for this one. */
 	r.server.to_send = BULK;
