@@ -2,6 +2,7 @@
 /* rig.c - see rig.h. */
 #include "rig.h"
 
+#include <signal.h>
 #include <string.h>
 #include <sys/un.h>
 
@@ -69,6 +70,7 @@ void rig_init(struct rig *r, uint32_t nr_servers)
 		.budget = { .max = 1ull << 40, .limit = RIG_LIMIT },
 		.fds_before = net_count_fds(),
 	};
+	signal(SIGPIPE, SIG_IGN);
 	conf_init(&r->config);
 	r->proxy = conf_listen(&r->config, "web");
 	for (uint32_t i = 0; i < nr_servers; i++) {

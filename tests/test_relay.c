@@ -4,7 +4,9 @@
 
 #include "netpair.h"
 
+#include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -65,14 +67,19 @@ static void point(void)
 		longjmp(death, 1);
 }
 
+static void (*at_splice)(void); /* after a short one into the sink */
+static int source, sink;
+
 ssize_t splice(int in, off_t *in_at, int out, off_t *out_at, size_t len, unsigned int flags)
 {
 	ssize_t n;
 
 	splices++;
 	point();
-	n = syscall(SYS_splice, in, in_at, out, out_at, len, flags);
+	n = syscall(SYS_splice, in, in_at, out, out_at, at_splice && out == sink ? MIN(len, 1000) : len, flags);
 	point();
+	if (at_splice && out == sink)
+		at_splice();
 	return n;
 }
 
@@ -88,7 +95,6 @@ ssize_t read(int fd, void *buf, size_t len)
 
 /* from ── source ══ relay ══ sink ── to */
 static struct peer from, to;
-static int source, sink;
 static struct relay relay;
 static union {
 	struct relay_scratch s;
@@ -112,6 +118,7 @@ static int setup(void **state)
 	relay = (struct relay){ 0 };
 	recv_error = send_error = 0;
 	at_recv = NULL;
+	at_splice = NULL;
 	send_limit = 0;
 	moved = 0;
 	points = die_at = splices = recvs = 0;
@@ -438,6 +445,50 @@ static void reset_of_the_sink_leaves_the_pipe_empty(void **state)
 	assert_int_equal(in_tube(), 0);
 }
 
+/* In the middle of the call: it tells of what it took before, and takes the error along. */
+static void lose_the_sinks_error(void)
+{
+	struct pollfd p = { .fd = sink };
+
+	at_splice = NULL;
+	peer_reset(&to);
+	assert_int_equal(poll(&p, 1, 1000), 1);
+	assert_int_equal(sock_error(sink), ECONNRESET);
+}
+
+static void reset_that_a_partial_write_has_met_is_told(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	give(SIZE / 2);
+	at_splice = lose_the_sinks_error;
+	out = run(NO_BUDGET);
+	assert_null(at_splice);
+	assert_int_equal(out.status, RELAY_SINK_ERROR);
+	assert_int_equal(out.error, -EPIPE);
+	assert_int_equal(in_tube(), 0);
+}
+
+/* Who died while it was reading had taken the first ones. */
+static void pipe_that_is_half_empty_is_emptied(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 3000; i++)
+		scratch[i] = (char)(i < 1000 ? i : 0);
+	for (int i = 1000; i < 3000; i++) {
+		char byte = (char)i;
+
+		assert_int_equal(write(tube.in, &byte, 1), 1);
+	}
+	shared.s.piped = 3000;
+	relay_empty_pipe(&shared.s, &tube);
+	assert_int_equal(shared.s.piped, 3000);
+	for (int i = 0; i < 3000; i++)
+		assert_int_equal(scratch[i], (char)i);
+	assert_int_equal(in_tube(), 0);
+}
+
 static uint64_t given(void)
 {
 	uint64_t n;
@@ -739,6 +790,8 @@ int main(void)
 		tube_test(urgent_byte_is_no_end_of_stream),
 		tube_test(reset_of_the_source_comes_after_its_pages),
 		tube_test(reset_of_the_sink_leaves_the_pipe_empty),
+		tube_test(reset_that_a_partial_write_has_met_is_told),
+		tube_test(pipe_that_is_half_empty_is_emptied),
 		tube_test(what_is_in_the_pipe_survives_a_death_at_any_point),
 		relay_test(what_is_read_on_comes_behind_what_is_held),
 		relay_test(no_more_is_held_than_there_is_room_for),
@@ -749,5 +802,6 @@ int main(void)
 		relay_test(taking_what_is_not_there_is_an_error),
 	};
 
+	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -159,6 +159,34 @@ static void nothing_is_spliced_after_a_join_was_refused(void **state)
 	assert_int_equal(spliced, 0);
 }
 
+/* A pipe that is full ends a read early, which is no sign that nothing is left. */
+static void what_came_before_a_reset_is_delivered_past_a_full_pipe(void **state)
+{
+	struct rig r;
+	int source;
+
+	(void)state;
+	rig_init(&r, 1);
+	rig_start(&r);
+	rig_meet(&r, 0);
+	spliced = 0;
+	r.client.to_send = BULK;
+	WAIT_FOR(&r, rig_exchanged(&r));
+	r.client.to_send += 20000; /* and the last read was no small one */
+	WAIT_FOR(&r, rig_exchanged(&r));
+	assert_true(spliced > 0);
+	assert_true(fcntl(r.pipe.in, F_SETPIPE_SZ, 4096) >= 4096); /* one piece */
+	source = rig_view(&r).record->fd[TO_SERVER];
+	r.client.to_send += 60000;
+	while (net_readable(source) < 60000)
+		peer_step(&r.client);
+	peer_reset(&r.client);
+	WAIT_FOR(&r, r.server.error);
+	assert_true(peer_was_reset(&r.server));
+	assert_int_equal(r.server.received, r.client.to_send);
+	rig_done(&r);
+}
+
 static const struct session_view *only(struct rig *r)
 {
 	static struct session_view v;
@@ -770,6 +798,7 @@ int main(void)
 		cmocka_unit_test(only_transfers_are_spliced),
 		cmocka_unit_test(nothing_is_spliced_where_it_is_forbidden),
 		cmocka_unit_test(nothing_is_spliced_after_a_join_was_refused),
+		cmocka_unit_test(what_came_before_a_reset_is_delivered_past_a_full_pipe),
 		cmocka_unit_test(slow_reader_holds_only_what_was_read),
 		cmocka_unit_test(lack_of_memory_is_waited_for_without_spinning),
 		cmocka_unit_test(client_may_end_first),

@@ -20,7 +20,14 @@ int relay_pipe_open(struct relay_pipe *ret)
 	*ret = (struct relay_pipe){ .in = -1, .out = -1 };
 	if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
 		return -errno;
-	fcntl(fds[1], F_SETPIPE_SZ, PIPE_SIZE); /* else 16 pieces */
+	/* A smaller one ends each read early. */
+	if (fcntl(fds[1], F_SETPIPE_SZ, PIPE_SIZE) < PIPE_SIZE) {
+		int r = -errno;
+
+		close(fds[0]);
+		close(fds[1]);
+		return r;
+	}
 	*ret = (struct relay_pipe){ .in = fds[1], .out = fds[0] };
 	return 0;
 }
@@ -87,29 +94,40 @@ static ssize_t write_some(int sink, const char *data, size_t len)
 	return n >= 0 ? n : is_passing(errno) ? 0 : -errno;
 }
 
-/* The same of what is in the pipe. */
-static ssize_t write_pages(int sink, const struct relay_pipe *from, size_t len)
+/*
+ * The same of what is in the pipe; but an error goes into *error, as some may have been taken before it. A call that took only some may have met the sink's reset
+ * after them, and tells nobody (kernel: splice_to_socket() sends 16 pieces at a time): it is asked again until it says why.
+ */
+static size_t write_pages(int sink, const struct relay_pipe *from, size_t len, int *error)
 {
-	ssize_t n;
+	size_t sent = 0;
 
-	do
-		n = splice(from->out, NULL, sink, NULL, len, SPLICE_F_NONBLOCK);
-	while (n < 0 && errno == EINTR);
-	return n >= 0 ? n : is_passing(errno) ? 0 : -errno;
+	while (sent < len) {
+		ssize_t n = splice(from->out, NULL, sink, NULL, len - sent, SPLICE_F_NONBLOCK);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && !is_passing(errno))
+			*error = -errno;
+		if (n <= 0)
+			break;
+		sent += (size_t)n;
+	}
+	return sent;
 }
 
 /*
- * What is left in the pipe, len bytes; one call takes all of it (kernel: pipe_read()). Returns false if there was no memory for it: then it is lost, as
- * nobody else may get it.
+ * What is left in the pipe, len bytes, goes behind the first `at` ones of the buffer; one call takes all of it (kernel: pipe_read()). Returns false if there was
+ * no memory for it: then it is lost, as nobody else may get it.
  */
-static bool copy_from_pipe(struct relay_scratch *scratch, const struct relay_pipe *p, size_t len)
+static bool copy_from_pipe(struct relay_scratch *scratch, const struct relay_pipe *p, size_t at, size_t len)
 {
 	char lost[512];
 	ssize_t n;
 
-	__atomic_store_n(&scratch->piped, len, __ATOMIC_RELEASE);
+	__atomic_store_n(&scratch->piped, at + len, __ATOMIC_RELEASE);
 	do
-		n = read(p->out, scratch->bytes, len);
+		n = read(p->out, scratch->bytes + at, len);
 	while (n < 0 && errno == EINTR);
 	if (n == (ssize_t)len)
 		return true;
@@ -122,10 +140,16 @@ static bool copy_from_pipe(struct relay_scratch *scratch, const struct relay_pip
 
 void relay_empty_pipe(struct relay_scratch *scratch, const struct relay_pipe *p)
 {
+	size_t len, at = 0;
 	int n = 0;
 
-	if (p->out >= 0 && ioctl(p->out, FIONREAD, &n) == 0 && n > 0)
-		copy_from_pipe(scratch, p, MIN((size_t)n, (size_t)RELAY_AREA));
+	if (p->out < 0 || ioctl(p->out, FIONREAD, &n) < 0 || n <= 0)
+		return;
+	len = MIN((size_t)n, (size_t)RELAY_AREA);
+	/* Whoever died over this had taken the first ones. */
+	if (scratch->piped > len && scratch->piped <= RELAY_AREA)
+		at = scratch->piped - len;
+	copy_from_pipe(scratch, p, at, len);
 }
 
 /* ---- a direction ---- */
@@ -184,6 +208,7 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, struct rel
 	while (taken < budget) {
 		ssize_t n = r->pipe ? read_pages(source, r->pipe, size) : 0, sent;
 		bool piped = n > 0;
+		int error = 0;
 		size_t rest;
 
 		__atomic_store_n(&scratch->moved, out.moved, __ATOMIC_RELEASE);
@@ -202,18 +227,22 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, struct rel
 		out.last = (size_t)n;
 		if (r->taken)
 			__atomic_store_n(r->taken, *r->taken + (uint64_t)n, __ATOMIC_RELEASE);
-		sent = piped ? write_pages(sink, r->pipe, (size_t)n) : write_some(sink, scratch->bytes, (size_t)n);
-		rest = (size_t)(n - MAX(sent, 0));
-		if (piped && rest && !copy_from_pipe(scratch, r->pipe, rest)) {
+		sent = piped ? (ssize_t)write_pages(sink, r->pipe, (size_t)n, &error) : write_some(sink, scratch->bytes, (size_t)n);
+		if (sent < 0) {
+			error = (int)sent;
+			sent = 0;
+		}
+		rest = (size_t)(n - sent);
+		out.moved += (uint64_t)sent;
+		if (piped && rest && !copy_from_pipe(scratch, r->pipe, 0, rest)) {
 			out.status = RELAY_NO_MEMORY;
 			return out;
 		}
-		if (sent < 0) {
+		if (error) {
 			out.status = RELAY_SINK_ERROR;
-			out.error = (int)sent;
+			out.error = error;
 			return out;
 		}
-		out.moved += (uint64_t)sent;
 		if (rest) {
 			out.status = keep(r, piped ? scratch->bytes : scratch->bytes + sent, rest) < 0 ? RELAY_NO_MEMORY : RELAY_BLOCKED;
 			return out;

@@ -27,7 +27,7 @@ struct relay {
 
 /*
  * A pipe through which pages change hands, from socket to socket, without being copied (splice(2)); shared by the directions of a thread, and empty whenever
- * none of them is being moved. Non-blocking, as the sockets must be then.
+ * none of them is being moved. Non-blocking, as the sockets must be then; and SIGPIPE must be ignored: splice(2) has no MSG_NOSIGNAL.
  */
 struct relay_pipe {
 	int in, out; /* the ends written to and read from; -1 = none */
@@ -61,7 +61,7 @@ struct relay_outcome {
 	size_t last;	/* bytes of the last read */
 };
 
-/* Opens a pipe, as large as the system lets it be. Returns 0 or -errno; then both ends are -1. */
+/* Opens a pipe of 1 MB. Returns 0 or -errno (-EPERM: the system does not allow as much, fs.pipe-max-size); then both ends are -1. */
 int relay_pipe_open(struct relay_pipe *ret);
 void relay_pipe_close(struct relay_pipe *p);
 

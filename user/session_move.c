@@ -203,14 +203,14 @@ static size_t chunk_size(const struct session *s, int i)
 
 /*
  * A transfer, one of few. But splice(2) reads past the program of a socket that is, or was to be, in the map; and what is quick beside many fills their
- * readers' buffers, and is no faster (decision 013).
+ * readers' buffers, and is no faster (decision 013). And a short read that was spliced does not say that there is no more: in a flush it has to.
  */
 static bool is_to_be_spliced(const struct session *s, int i)
 {
 	const struct direction *d = &s->dirs[i];
 	const struct ledger_record *r = s->record;
 
-	return d->pages && active(s) <= (d->relay.pipe ? 2 * FEW_FLOWS : FEW_FLOWS) && s->splice[i] != SPLICE_OFF &&
+	return d->pages && r->state == LEDGER_RELAY && active(s) <= (d->relay.pipe ? 2 * FEW_FLOWS : FEW_FLOWS) && s->splice[i] != SPLICE_OFF &&
 	       !r->cookie[0] && !r->cookie[1];
 }
 
