@@ -299,7 +299,7 @@ killed_with_a_full_pipe()
 {
 	export SHUNT_DICE_OUT=1 SHUNT_MORTAL=100
 	killed_at_every_point "" "" "$1" --max-bytes 3m
-	expect_gt "deaths around splice(2)" "$(grep -c '^mortal: .* splice$' "$T/shunt.err")" "$(full 3 50)"
+	expect_gt "deaths around splice(2)" "$(grep -c '^mortal: .* splice$' "$T/shunt.err")" "$(full 2 10)"
 }
 
 run there_is_a_supervisor_unless_it_is_not_wanted
