@@ -107,8 +107,8 @@ wanted sanitize && run san-bpf make -s "$jobs" SAN=address,undefined check-bpf
 wanted net && run net make -s "$jobs" check-net
 wanted sanitize && run san-net env SHUNT_FLAGS=-db make -s "$jobs" SAN=address,undefined RINGS_NET="--quick $SANITIZED_NET" check-net
 wanted threads && SHUNT_NBTHREAD=1 run threads-1 scripts/check-net.sh --quick sessions
-wanted threads && SHUNT_NBTHREAD=8 run threads-8 scripts/check-net.sh --quick sessions # edges: by hand
-wanted fuzz && step fuzz make -s FUZZ_SECONDS=3 fuzz
+wanted threads && SHUNT_NBTHREAD=8 run threads-8 scripts/check-net.sh --quick sessions edges
+wanted fuzz && step fuzz make -s FUZZ_SECONDS=6 fuzz
 
 echo
 printf '%s\n' "${summary[@]}"

@@ -186,7 +186,8 @@ static bool is_overdue(struct session *s, int i)
 
 /*
  * Bytes of the next read. A transfer that fills its reads is a third faster with one large copy than with four small ones, and with a source that may have as
- * much ready (decision 012); one that is spliced fills few, as it is quick, and has what there is. But what the peer does not take has to be held: so of many each reads no more than is likely to be taken.
+ * much ready (decision 012); one that is spliced is quick, and fills few. But what the peer does not take has to be held: so of many each reads no more than is
+ * likely to be taken, and so does who is spliced, who would have to copy the rest.
  */
 static size_t chunk_size(const struct session *s, int i)
 {
@@ -196,7 +197,7 @@ static size_t chunk_size(const struct session *s, int i)
 
 	if (!d->full && !d->relay.pipe)
 		return CHUNK_SIZE;
-	room = sock_room(s->ends[!i].poll.fd, few ? UINT32_MAX : d->limit);
+	room = sock_room(s->ends[!i].poll.fd, few && !d->relay.pipe ? UINT32_MAX : d->limit);
 	room -= MIN(room, relay_held(&d->relay));
 	return MIN(MAX(room, (uint32_t)CHUNK_SIZE), (uint32_t)CHUNK_MAX);
 }
