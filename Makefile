@@ -249,7 +249,7 @@ check: $(CHECK_TESTS) ## tests that need no privileges (cmocka)
 # valgrind does not know clone(2) with CLONE_FILES, which test_supervisor is about, and opens files, which test_privileges forbids.
 .PHONY: check-valgrind
 check-valgrind: $(CHECK_TESTS) ## the same under valgrind
-	$(Q)SHUNT_WRAP="valgrind -q --error-exitcode=9 --leak-check=full" scripts/run-cmocka.sh \
+	$(Q)SHUNT_JOBS=2 SHUNT_WRAP="valgrind -q --error-exitcode=9 --leak-check=full" scripts/run-cmocka.sh \
 		$(filter-out %/test_log %/test_admin %/test_supervisor %/test_privileges,$(CHECK_TESTS))
 
 .PHONY: check-bpf
