@@ -207,6 +207,7 @@ $(BUILD)/tests/%.o: tests/%.c Makefile
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -c $< -o $@
 
 wrapped = $(foreach f,$(1),-Wl,--wrap=$(f))
+$(BUILD)/tests/test_lb_build: ALL_LDFLAGS += $(call wrapped,pipe2)
 $(BUILD)/tests/test_log: ALL_LDFLAGS += $(call wrapped,write pwritev2 writev send sendmmsg)
 $(BUILD)/tests/test_session: ALL_LDFLAGS += $(call wrapped,sendmmsg splice)
 $(BUILD)/tests/test_session_faults: ALL_LDFLAGS += $(call wrapped,malloc calloc reallocarray socket epoll_ctl loop_run)

@@ -105,12 +105,14 @@ static void what_leaves_the_thread_time_is_no_bulk(void **state)
 /* But so much must be saturating something: spliced, it leaves the thread time all the same. */
 static void so_much_is_bulk_in_any_case(void **state)
 {
-	const struct choose_load all = { .bytes_per_s = 800 * MB };
-	struct choose_flow alone = transfer(800 * MB), one_of_them = transfer(MB), young = alone;
+	const struct choose_load all = { .bytes_per_s = 800 * MB }, not_busy = { .bytes_per_s = 3000 * MB, .busy = 599 };
+	struct choose_flow alone = transfer(800 * MB), one_of_them = transfer(MB), young = alone, in;
 
 	(void)state;
 	assert_int_equal(choose(&alone, &quiet), CHOOSE_BULK);
 	assert_int_equal(choose(&one_of_them, &all), CHOOSE_BULK);
+	in = joined(alone, true); /* there it is the kernel's time, which nobody tells */
+	assert_int_equal(choose(&in, &not_busy), CHOOSE_BULK);
 	young.age_ns = 999 * NS_PER_MS;
 	assert_int_equal(choose(&young, &all), CHOOSE_YOUNG);
 }

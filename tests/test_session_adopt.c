@@ -191,11 +191,7 @@ static void error_of_a_reset_that_was_taken_ends_no_session(void **state)
 /* The kernel path is not to be had, but splice(2) is. */
 static void start_with_pipe(struct rig *r)
 {
-	rig_init(r, 1);
-	r->survives = true;
-	r->proxy->splice_request = r->proxy->splice_response = SPLICE_AUTO;
-	rig_start(r);
-	rig_meet(r, 0);
+	start(r);
 	r->client.to_send = r->server.to_send = 100000;
 	WAIT_FOR(r, rig_exchanged(r));
 }

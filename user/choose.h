@@ -6,9 +6,9 @@
  *
  * The kernel is a flow's home. It leaves for a reason that holds, and comes back when the reason
  * has ended; what makes it leave is about twice of what lets it stay away, so that nobody goes back
- * and forth. A session that is not joined yet is moved by plain recv(2) and send(2), which the
- * sockets of a joined one make dearer: so a crowd keeps out of the kernel, but nobody leaves it for
- * that.
+ * and forth. A session that is not joined yet is moved by plain recv(2), send(2) and splice(2): the
+ * sockets of a joined one make the first two dearer, and are not for the third. So a crowd keeps
+ * out of the kernel, but nobody leaves it for that.
  */
 #ifndef SHUNT_CHOOSE_H
 #define SHUNT_CHOOSE_H
@@ -21,8 +21,8 @@ enum choose_reason {
 	CHOOSE_FORCED,	 /* the configuration says who does */
 	CHOOSE_YOUNG,	 /* userspace: most sessions end before the kernel would be worth its system
 			    calls */
-	CHOOSE_BULK, /* userspace: copying large pieces is cheaper than a push for each page of each
-			segment */
+	CHOOSE_BULK, /* userspace: to copy or to splice large pieces is cheaper than a push for
+			each page of each segment */
 	CHOOSE_CROWD, /* userspace: many small messages in one wake-up are cheaper than a wake-up of
 			 the worker for each */
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* lb_build.c - what outlives a worker: limits, proxies, listeners, kernel path, ledger, stats sockets; see lb.h. */
+/* lb_build.c - what outlives a worker: limits, proxies, listeners, kernel path, ledger, pipes, stats sockets; see lb.h. */
 #include <sched.h>
 #include <string.h>
 #include <sys/resource.h>

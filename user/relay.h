@@ -3,7 +3,7 @@
  * relay.h - userspace as the mover of one direction: read from one socket, write to the other, keep what did not fit.
  *
  * I/O without policy: it knows neither sessions nor end of life. Memory is held only while bytes are: reading goes through a
- * buffer that all directions of a thread share, and what the sink does not take is copied aside.
+ * buffer that all directions of a thread share, or a pipe, and what the sink does not take is copied aside.
  *
  * Both may lie in shared memory. Then bytes that were read and not written are never lost with the process, wherever it dies: they are
  * the last ones of what is held, or of what lies in the buffer. How many they are is for the kernel's counters to say.

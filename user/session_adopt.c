@@ -75,13 +75,12 @@ static bool restore(struct session *s, int i, uint64_t n, uint64_t taken)
 	const struct relay_scratch *scratch = s->table->scratch;
 	bool is_owner = scratch->owner == s->number * 2ull + (uint64_t)i + 1;
 	uint64_t read = taken - (scratch->base + scratch->moved);
-	const char *bytes = scratch->bytes;
 
 	if (scratch->piped) {
 		read = scratch->piped;
 		is_owner = is_owner && n == read;
 	}
-	return relay_restore(&s->dirs[i].relay, n, is_owner && read <= SCRATCH_SIZE ? bytes : NULL, read);
+	return relay_restore(&s->dirs[i].relay, n, is_owner && read <= SCRATCH_SIZE ? scratch->bytes : NULL, read);
 }
 
 /*

@@ -216,7 +216,7 @@ static bool is_to_be_spliced(const struct session *s, int i)
 }
 
 /* relay_run(), with budget = 0 or BUDGET and reads of `most` bytes at most; a large read is the only one of its turn. */
-static struct relay_outcome copy(struct session *s, int i, size_t most, uint64_t budget)
+static struct relay_outcome relay_turn(struct session *s, int i, size_t most, uint64_t budget)
 {
 	struct direction *d = &s->dirs[i];
 	struct relay_outcome out;
@@ -242,7 +242,7 @@ static struct relay_outcome move_relayed(struct session *s, int i)
 	struct relay_outcome out;
 
 	own_scratch(s, i, s->record->relayed[i]);
-	out = copy(s, i, untuned ? FIRST_SIZE : CHUNK_MAX, budget);
+	out = relay_turn(s, i, untuned ? FIRST_SIZE : CHUNK_MAX, budget);
 
 	/* TCP_NODELAY sends what Nagle's algorithm may be holding. If it fails, the next write
 	 * tries again. */
@@ -457,7 +457,7 @@ static bool move_passed(struct session *s, int i)
 	 * is to go home now. */
 	if (!f->want_kernel || relay_held(&d->relay)) {
 		own_scratch(s, i, f->moved);
-		out = copy(s, i, CHUNK_MAX, f->want_kernel ? 0 : BUDGET);
+		out = relay_turn(s, i, CHUNK_MAX, f->want_kernel ? 0 : BUDGET);
 		flow_set(f, moved, f->moved + out.moved);
 		return take_outcome(s, i, &out) && await_worker(s, i, &out);
 	}
