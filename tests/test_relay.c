@@ -24,7 +24,7 @@ static int recv_error, send_error;
 /* The most that one send() takes; 0 = whatever there is room for. */
 static size_t send_limit;
 
-static unsigned int splices, recvs; /* calls */
+static unsigned int splices, recvs; /* calls; of recv() those that brought something, or the end */
 
 /* The moment before a recv(), and the one after it, which has brought so many bytes. */
 static void (*at_recv)(size_t got);
@@ -38,10 +38,10 @@ ssize_t recv(int fd, void *buf, size_t len, int flags)
 		recv_error = 0;
 		return -1;
 	}
-	recvs++;
 	if (at_recv)
 		at_recv(0);
 	n = recvfrom(fd, buf, len, flags, NULL, NULL);
+	recvs += n >= 0;
 	if (at_recv && n > 0)
 		at_recv((size_t)n);
 	return n;
@@ -67,6 +67,7 @@ static void point(void)
 		longjmp(death, 1);
 }
 
+static size_t read_limit; /* the next read() ends so early, as if there were no memory for more; 0 = it does not */
 static void (*at_splice)(void); /* after a short one into the sink */
 static int source, sink;
 
@@ -88,7 +89,8 @@ ssize_t read(int fd, void *buf, size_t len)
 	ssize_t n;
 
 	point();
-	n = syscall(SYS_read, fd, buf, len);
+	n = syscall(SYS_read, fd, buf, read_limit ? MIN(len, read_limit) : len);
+	read_limit = 0;
 	point();
 	return n;
 }
@@ -122,6 +124,7 @@ static int setup(void **state)
 	send_limit = 0;
 	moved = 0;
 	points = die_at = splices = recvs = 0;
+	read_limit = 0;
 	tube = (struct relay_pipe){ .in = -1, .out = -1 };
 	return 0;
 }
@@ -489,6 +492,30 @@ static void pipe_that_is_half_empty_is_emptied(void **state)
 	assert_int_equal(in_tube(), 0);
 }
 
+/* Nobody takes for them what was in the buffer before, nor gets them later. */
+static void what_is_in_the_pipe_and_finds_no_memory_is_lost(void **state)
+{
+	struct relay_outcome out;
+
+	(void)state;
+	shared.s.piped = 0;
+	do {
+		give(SIZE / 2);
+		read_limit = 1;
+		out = run(NO_BUDGET);
+	} while (out.status == RELAY_IDLE);
+	assert_int_equal(out.status, RELAY_NO_MEMORY);
+	assert_int_equal(in_tube(), 0);
+	assert_true(shared.s.piped == RELAY_LOST);
+	assert_int_equal(relay_held(&relay), 0);
+
+	assert_int_equal(write(tube.in, scratch, 3000), 3000);
+	read_limit = 2999;
+	relay_empty_pipe(&shared.s, &tube);
+	assert_int_equal(in_tube(), 0);
+	assert_true(shared.s.piped == RELAY_LOST);
+}
+
 static uint64_t given(void)
 {
 	uint64_t n;
@@ -792,6 +819,7 @@ int main(void)
 		tube_test(reset_of_the_sink_leaves_the_pipe_empty),
 		tube_test(reset_that_a_partial_write_has_met_is_told),
 		tube_test(pipe_that_is_half_empty_is_emptied),
+		tube_test(what_is_in_the_pipe_and_finds_no_memory_is_lost),
 		tube_test(what_is_in_the_pipe_survives_a_death_at_any_point),
 		relay_test(what_is_read_on_comes_behind_what_is_held),
 		relay_test(no_more_is_held_than_there_is_room_for),

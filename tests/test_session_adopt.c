@@ -19,6 +19,19 @@
 
 #define MUCH (8 * 1024 * 1024) /* more than all buffers on the way hold */
 
+static size_t read_limit; /* the next read() ends so early, as if there were no memory for more; 0 = it does not */
+
+ssize_t __real_read(int fd, void *buf, size_t len);
+ssize_t __wrap_read(int fd, void *buf, size_t len);
+ssize_t __wrap_read(int fd, void *buf, size_t len)
+{
+	if (read_limit && read_limit < len) {
+		len = read_limit;
+		read_limit = 0;
+	}
+	return __real_read(fd, buf, len);
+}
+
 static struct ledger_record *record(struct rig *r)
 {
 	return ledger_get(r->ledger, 0);
@@ -236,7 +249,7 @@ static void what_is_in_the_pipe_is_delivered(void **state)
 	rig_done(&r);
 }
 
-/* It had read what was left in the pipe, and had said so, but it held nothing yet; and another worker died after it, who had done no more. */
+/* It had read what was left in the pipe, and had said so, but it held nothing yet. */
 static void what_was_in_the_pipe_is_delivered(void **state)
 {
 	struct relay_scratch *scratch;
@@ -258,6 +271,23 @@ static void what_was_in_the_pipe_is_delivered(void **state)
 	rig_die(&r);
 	assert_int_equal(r.stats.lost, 0);
 	part(&r);
+	rig_done(&r);
+}
+
+/* And then nobody takes for it what was in the buffer before. */
+static void what_is_in_the_pipe_and_finds_no_memory_is_lost(void **state)
+{
+	struct rig r;
+
+	(void)state;
+	start_with_pipe(&r);
+	read_limit = 49999;
+	die_with_full_pipe(&r, 50000);
+	assert_int_equal(read_limit, 0);
+	assert_int_equal(r.stats.lost, 1);
+	assert_true(is_empty(&r));
+	WAIT_FOR(&r, r.client.error && r.server.error);
+	assert_true(peer_was_reset(&r.client) && peer_was_reset(&r.server));
 	rig_done(&r);
 }
 
@@ -424,6 +454,7 @@ int main(void)
 		cmocka_unit_test(leftover_that_was_written_is_forgotten),
 		cmocka_unit_test(what_is_in_the_pipe_is_delivered),
 		cmocka_unit_test(what_was_in_the_pipe_is_delivered),
+		cmocka_unit_test(what_is_in_the_pipe_and_finds_no_memory_is_lost),
 		cmocka_unit_test(what_should_not_be_in_the_pipe_is_thrown_away),
 		cmocka_unit_test(fin_before_a_reset_is_no_byte),
 		cmocka_unit_test(reset_of_one_whose_join_was_refused_is_no_fin),

@@ -118,7 +118,7 @@ static size_t write_pages(int sink, const struct relay_pipe *from, size_t len, i
 
 /*
  * What is left in the pipe, len bytes, goes behind the first `at` ones of the buffer; one call takes all of it (kernel: pipe_read()). Returns false if there was
- * no memory for it: then it is lost, as nobody else may get it.
+ * no memory for it: then it is lost, as nobody else may get it, and what else is in the buffer is not taken for it by who comes after.
  */
 static bool copy_from_pipe(struct relay_scratch *scratch, const struct relay_pipe *p, size_t at, size_t len)
 {
@@ -131,7 +131,7 @@ static bool copy_from_pipe(struct relay_scratch *scratch, const struct relay_pip
 	while (n < 0 && errno == EINTR);
 	if (n == (ssize_t)len)
 		return true;
-	__atomic_store_n(&scratch->piped, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&scratch->piped, RELAY_LOST, __ATOMIC_RELEASE);
 	do
 		n = read(p->out, lost, sizeof(lost));
 	while (n > 0 || (n < 0 && errno == EINTR));
@@ -234,7 +234,7 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, struct rel
 		}
 		rest = (size_t)(n - sent);
 		out.moved += (uint64_t)sent;
-		if (piped && rest && !copy_from_pipe(scratch, r->pipe, 0, rest)) {
+		if (piped && rest && !copy_from_pipe(scratch, r->pipe, 0, rest) && !error) {
 			out.status = RELAY_NO_MEMORY;
 			return out;
 		}

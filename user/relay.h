@@ -5,8 +5,8 @@
  * I/O without policy: it knows neither sessions nor end of life. Memory is held only while bytes are: reading goes through a
  * buffer that all directions of a thread share, or a pipe, and what the sink does not take is copied aside.
  *
- * Both may lie in shared memory. Then bytes that were read and not written are never lost with the process, wherever it dies: they are
- * the last ones of what is held, or of what lies in the buffer. How many they are is for the kernel's counters to say.
+ * What is held and the buffer may lie in shared memory, and the pipe outlive the process. Then bytes that were read and not written are never lost with it, wherever
+ * it dies: they are the last ones of what is held, or of what lies in the buffer, or all that is in the pipe. How many they are is for the kernel's counters to say.
  */
 #ifndef SHUNT_RELAY_H
 #define SHUNT_RELAY_H
@@ -34,13 +34,14 @@ struct relay_pipe {
 };
 
 #define RELAY_AREA (1024u * 1024) /* no read may bring more */
+#define RELAY_LOST UINT64_MAX	  /* as many bytes as nobody has read */
 
 /* The buffer that directions share, and whose bytes lie in it. */
 struct relay_scratch {
 	uint64_t owner;	/* set by the caller; 0 = nobody */
 	uint64_t base;	/* set by the caller: the owner's bytes that had been written before relay_run() */
 	uint64_t moved; /* and that relay_run() had written before it read into bytes */
-	uint64_t piped; /* if not 0: bytes holds nothing but these, which are (or were) the whole content of the pipe */
+	uint64_t piped; /* if not 0: bytes holds nothing but these, which are (or were) the whole content of the pipe; or RELAY_LOST: there was no memory for it */
 	char bytes[] __attribute__((aligned(64))); /* else the copies are some percent slower */
 };
 
@@ -49,8 +50,8 @@ enum relay_status {
 	RELAY_BLOCKED,	    /* the sink takes nothing more for now: it is full, or the kernel has no memory */
 	RELAY_MORE,	    /* the budget is used up; there may be more */
 	RELAY_EOF,	    /* the source has ended and everything was written */
-	RELAY_SOURCE_ERROR, /* recv failed: error says why; everything that was read was written */
-	RELAY_SINK_ERROR,   /* send failed: error says why */
+	RELAY_SOURCE_ERROR, /* reading failed: error says why; everything that was read was written */
+	RELAY_SINK_ERROR,   /* writing failed: error says why */
 	RELAY_NO_MEMORY,    /* a leftover could not be kept: its bytes are lost, the session must be reset */
 };
 
@@ -61,7 +62,7 @@ struct relay_outcome {
 	size_t last;	/* bytes of the last read */
 };
 
-/* Opens a pipe of 1 MB. Returns 0 or -errno (-EPERM: the system does not allow as much, fs.pipe-max-size); then both ends are -1. */
+/* Opens a pipe of 1 MB. Returns 0 or -errno (-EPERM: the system does not allow as much, fs.pipe-max-size or fs.pipe-user-pages-soft); then both ends are -1. */
 int relay_pipe_open(struct relay_pipe *ret);
 void relay_pipe_close(struct relay_pipe *p);
 
@@ -78,8 +79,8 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, struct rel
 bool relay_restore(struct relay *r, uint64_t n, const char *bytes, uint64_t len);
 
 /*
- * For who comes after, before anything else is moved: what was left in the pipe is in the scratch buffer afterwards, and scratch->piped says how much;
- * also if this process dies over it, and another one does it again.
+ * For who comes after, before anything else is moved: what was left in the pipe is in the scratch buffer afterwards, and scratch->piped says how much (RELAY_LOST: there was no
+ * memory for it); also if this process dies over it, and another one does it again.
  */
 void relay_empty_pipe(struct relay_scratch *scratch, const struct relay_pipe *p);
 
