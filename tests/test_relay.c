@@ -24,7 +24,7 @@ static int recv_error, send_error;
 /* The most that one send() takes; 0 = whatever there is room for. */
 static size_t send_limit;
 
-static unsigned int splices, recvs; /* calls; of recv() those that brought something, or the end */
+static unsigned int splices, recvs; /* calls; but those of recv() that found nothing for now */
 
 /* The moment before a recv(), and the one after it, which has brought so many bytes. */
 static void (*at_recv)(size_t got);
@@ -41,7 +41,7 @@ ssize_t recv(int fd, void *buf, size_t len, int flags)
 	if (at_recv)
 		at_recv(0);
 	n = recvfrom(fd, buf, len, flags, NULL, NULL);
-	recvs += n >= 0;
+	recvs += n >= 0 || errno != EAGAIN;
 	if (at_recv && n > 0)
 		at_recv((size_t)n);
 	return n;

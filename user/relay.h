@@ -5,8 +5,9 @@
  * I/O without policy: it knows neither sessions nor end of life. Memory is held only while bytes are: reading goes through a
  * buffer that all directions of a thread share, or a pipe, and what the sink does not take is copied aside.
  *
- * What is held and the buffer may lie in shared memory, and the pipe outlive the process. Then bytes that were read and not written are never lost with it, wherever
- * it dies: they are the last ones of what is held, or of what lies in the buffer, or all that is in the pipe. How many they are is for the kernel's counters to say.
+ * What is held and the buffer may lie in shared memory, and the pipe outlive the process. Then bytes that were read and not written are never lost
+ * with it, wherever it dies: they are the last ones of what is held, or of what lies in the buffer, or all that is in the pipe. How many they are is
+ * for the kernel's counters to say.
  */
 #ifndef SHUNT_RELAY_H
 #define SHUNT_RELAY_H
@@ -41,7 +42,8 @@ struct relay_scratch {
 	uint64_t owner;	/* set by the caller; 0 = nobody */
 	uint64_t base;	/* set by the caller: the owner's bytes that had been written before relay_run() */
 	uint64_t moved; /* and that relay_run() had written before it read into bytes */
-	uint64_t piped; /* if not 0: bytes holds nothing but these, which are (or were) the whole content of the pipe; or RELAY_LOST: there was no memory for it */
+	uint64_t piped; /* if not 0: bytes holds nothing but these, which are (or were) the whole content of the pipe; RELAY_LOST: for
+			   which there was no memory */
 	char bytes[] __attribute__((aligned(64))); /* else the copies are some percent slower */
 };
 
@@ -79,8 +81,8 @@ struct relay_outcome relay_run(struct relay *r, int source, int sink, struct rel
 bool relay_restore(struct relay *r, uint64_t n, const char *bytes, uint64_t len);
 
 /*
- * For who comes after, before anything else is moved: what was left in the pipe is in the scratch buffer afterwards, and scratch->piped says how much (RELAY_LOST: there was no
- * memory for it); also if this process dies over it, and another one does it again.
+ * For who comes after, before anything else is moved: what was left in the pipe is in the scratch buffer afterwards, and scratch->piped says how much
+ * (RELAY_LOST: there was no memory for it); also if this process dies over it, and another one does it again.
  */
 void relay_empty_pipe(struct relay_scratch *scratch, const struct relay_pipe *p);
 

@@ -6,9 +6,9 @@
  * What the record says may be one step behind what was done; the kernel's counters are not. Of each
  * direction they tell how many bytes were taken from its source (received, minus unread) and how
  * many were given to its peer (acknowledged, plus in the send queue). What was taken and not given
- * lies in shared memory, or lay in the thread's pipe (relay.h); what was given and not taken was offered and is still to be read
- * (tokens, see session_move.c). A record's descriptors are its own only if they are connected with
- * the addresses that it tells.
+ * lies in shared memory, or lay in the thread's pipe (relay.h); what was given and not taken was
+ * offered and is still to be read (tokens, see session_move.c). A record's descriptors are its own
+ * only if they are connected with the addresses that it tells.
  */
 #include "session_state.h"
 

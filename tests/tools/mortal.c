@@ -7,6 +7,7 @@
  *				then from the beginning. (The second one's does not: it begins while the first one ends.) Points are
  *				counted from the accept(2) of a client, over the worker's whole process: so one thread, and clients one
  *				at a time.
+ *	SHUNT_MORTAL_CALL=NAME	but of these, that die, every other one does so at one of its first 20 points of that call
  *	SHUNT_MORTAL_AGAIN=M	and the next worker dies too, at one of its first M points
  *	SHUNT_MORTAL_WORD=TEXT	whoever is to send(2) something that begins with TEXT dies
  *	SHUNT_MORTAL_LOOP=1	or rather than die, runs in circles for ever,
@@ -36,11 +37,12 @@ static struct common {
 	uint32_t points;  /* since the last of them, or since the last death */
 	uint32_t at;	  /* the point to die at; 0 = none */
 	uint32_t deaths;  /* of this client */
+	bool picky;	  /* only points of `call` count */
 } *common;
 
 static uint32_t period, again;
 static bool is_worker; /* the supervisor does not die */
-static const char *word;
+static const char *word, *call;
 static pid_t supervisor;
 
 static uint32_t number_of(const char *name)
@@ -58,17 +60,19 @@ static __attribute__((constructor)) void begin(void)
 	period = number_of("SHUNT_MORTAL");
 	again = number_of("SHUNT_MORTAL_AGAIN");
 	word = getenv("SHUNT_MORTAL_WORD");
+	call = getenv("SHUNT_MORTAL_CALL");
 	supervisor = getpid();
 }
 
-static void die(const char *when, const char *call)
+static void die(const char *when, const char *name)
 {
 	char line[120];
-	int len = snprintf(line, sizeof(line), "mortal: client %u dies at point %u, %s %s\n", common->clients, common->points, when, call);
+	int len = snprintf(line, sizeof(line), "mortal: client %u dies at point %u, %s %s\n", common->clients, common->points, when, name);
 
 	common->deaths++;
 	common->at = common->deaths == 1 && again ? 1 + common->clients * 2654435761u / 7 % again : 0;
 	common->points = 0;
+	common->picky = false;
 	if (write(STDERR_FILENO, line, (size_t)len) != len)
 		abort();
 	for (; getenv("SHUNT_MORTAL_LOOP");)
@@ -78,23 +82,27 @@ static void die(const char *when, const char *call)
 	raise(SIGKILL);
 }
 
-static void point(const char *when, const char *call)
+static void point(const char *when, const char *name)
 {
 	int error = errno;
 
-	if (!is_worker)
+	if (!is_worker || (common->picky && strcmp(name, call) != 0))
 		return;
 	common->points++;
 	if (common->points == common->at)
-		die(when, call);
+		die(when, name);
 	errno = error;
 }
 
 static void client_came(void)
 {
-	common->clients++;
+	uint32_t n = common->clients++ / 2;
+
 	common->points = common->deaths = 0;
-	common->at = period && common->clients % 2 ? common->clients / 2 % period + 1 : 0;
+	common->picky = call && n % 2;
+	if (call)
+		n /= 2;
+	common->at = period && common->clients % 2 ? n % (common->picky ? 20 : period) + 1 : 0;
 }
 
 #define MORTAL(type, name, params, args)                                                                               \
